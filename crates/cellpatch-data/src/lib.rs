@@ -1,1 +1,84 @@
-//! cellpatch-data
+//! # cellpatch-data
+//!
+//! Single-cell count matrices to a gene vocabulary, Parquet shards and masked batches. There is no deep learning in this
+//! crate: it ends where tensors begin.
+//!
+//! The path of a cell, in the order of the modules:
+//!
+//! 1. [`AnnDataFile`] opens an `.h5ad` of any AnnData version, finds the matrix with raw counts ([`MatrixChoice`]) and
+//!    hands it out as [`CountBlock`]s: consecutive cells in CSR form, within a budget of bytes, whatever the matrix was
+//!    stored as. Every number that comes out was checked.
+//! 2. [`GeneVocabulary`] gives each gene a token, by Ensembl id first and symbol second, so that files that name their
+//!    genes differently meet in one table. Token 0 is padding.
+//! 3. [`QualityPass`] leaves out cells and genes as scanpy does; [`normalize`] scales a cell to 10,000 counts and takes
+//!    `ln(1 + x)`.
+//! 4. [`write_shards`] puts all of that on disk: a folder of Parquet files with raw counts in a random order of cells, and
+//!    a manifest that is written last. A folder without it is not a [`ShardSet`].
+//! 5. [`Split`] divides the cells, [`Loader`] streams them: the same batches from the same seed whatever the number of
+//!    threads, from any position. [`Masking`] hides genes on the way, each cell from a random stream of its own.
+//! 6. [`MaskedBatch`] is ragged, and is cut into parts of similar length before anything is padded.
+//!
+//! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
+//!
+//! Errors are one enum, [`Error`]: its text says what happened and where, [`Error::help`] what to do about it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use cellpatch_data::synthetic::{SyntheticConfig, write_h5ad};
+//! use cellpatch_data::{Loader, LoaderOptions, ShardOptions, Split, write_shards};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("cells.h5ad");
+//! write_h5ad(&SyntheticConfig { n_cells: 200, ..Default::default() }, &file)?;
+//!
+//! let options = ShardOptions { obs_columns: vec!["donor_id".into()], ..Default::default() };
+//! let shards = write_shards(&[file], &folder.path().join("shards"), &options, &mut |_progress| {})?;
+//! let shards = Arc::new(shards);
+//!
+//! let split = Split::by_column(&shards, "donor_id", 0.2, 42)?;
+//! let options = LoaderOptions { batch_size: 32, seed: 42, ..Default::default() };
+//! let loader = Loader::new(Arc::clone(&shards), split.train, options)?;
+//! for batch in loader.epoch(1, 0) {
+//!     let batch = batch?;
+//!     let (genes, values) = batch.input(0);
+//!     assert_eq!(genes.len(), values.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod anndata;
+mod batch;
+mod counts;
+mod error;
+mod h5;
+mod loader;
+mod masking;
+mod normalize;
+mod quality;
+pub mod random;
+mod selection;
+mod shard;
+mod split;
+pub mod synthetic;
+mod vocabulary;
+
+pub use anndata::{
+    AnnDataFile, ChosenMatrix, Column, ColumnValues, CountBlocks, Labels, MatrixChoice, MatrixInfo,
+    MatrixLocation, MatrixStorage, ValueKind, ValuePolicy,
+};
+pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
+pub use counts::CountBlock;
+pub use error::{Error, ErrorCategory, Result};
+pub use loader::{Epoch, Loader, LoaderOptions};
+pub use masking::Masking;
+pub use normalize::{TARGET_SUM, normalize};
+pub use quality::{Quality, QualityFilter, QualityPass};
+pub use selection::RowSelection;
+pub use shard::{
+    CellFile, Manifest, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress, ShardSet,
+    ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
+};
+pub use split::Split;
+pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};

@@ -1,0 +1,327 @@
+//! A matrix as blocks of consecutive cells, in bounded memory.
+
+use super::columnar::Columnar;
+use super::matrix::{Matrix, Parts, Sparse};
+use super::values::ValueKind;
+use crate::counts::CountBlock;
+use crate::error::{Error, Result};
+use crate::h5::{Array, to_f64};
+
+/// Entries of a sparse matrix decoded at a time.
+pub(super) const PIECE: usize = 1 << 17;
+/// Row offsets held at a time.
+const WINDOW: usize = 1 << 16;
+/// Bytes of one entry of a block.
+pub(super) const ENTRY_BYTES: usize = size_of::<u32>() + size_of::<f32>();
+
+/// Iterates over the cells of a matrix in blocks. After an error it ends.
+pub struct CountBlocks {
+    matrix: Matrix,
+    max_block_bytes: usize,
+    expected: Option<ValueKind>,
+    next_row: usize,
+    end_row: usize,
+    /// Where the rows of a row-compressed matrix begin.
+    offsets: Option<Offsets>,
+    /// A column-compressed matrix regrouped by rows, once the first block was asked for.
+    columnar: Option<Columnar>,
+}
+
+impl std::fmt::Debug for CountBlocks {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("CountBlocks")
+            .field("matrix", &self.matrix.location)
+            .field("next_row", &self.next_row)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CountBlocks {
+    pub(super) fn new(
+        mut matrix: Matrix,
+        max_block_bytes: usize,
+        expected: Option<ValueKind>,
+    ) -> Result<Self> {
+        let offsets = match &mut matrix.parts {
+            Parts::Rows(sparse) => Some(Offsets::check(sparse)?),
+            _ => None,
+        };
+        let end_row = matrix.n_cells;
+        Ok(Self { matrix, max_block_bytes, expected, next_row: 0, end_row, offsets, columnar: None })
+    }
+
+    /// How many cells the matrix has.
+    pub fn n_cells(&self) -> usize {
+        self.matrix.n_cells
+    }
+
+    /// How many genes the matrix has.
+    pub fn n_genes(&self) -> usize {
+        self.matrix.n_genes
+    }
+
+    /// Goes on at another row, and ends before `end_row`. Not for column-compressed matrices.
+    pub(super) fn seek(&mut self, row: usize, end_row: usize) {
+        self.next_row = row;
+        self.end_row = end_row.min(self.matrix.n_cells);
+    }
+
+    fn next_block(&mut self) -> Result<CountBlock> {
+        let first_row = self.next_row;
+        let (first_row, mut block) = match &mut self.matrix.parts {
+            Parts::Dense(array) => {
+                (first_row, dense_rows(array.as_mut(), first_row, self.end_row, self.max_block_bytes)?)
+            }
+            Parts::Rows(sparse) => {
+                let offsets = self
+                    .offsets
+                    .as_mut()
+                    .ok_or_else(|| sparse.indptr.invalid("its offsets were not read"))?;
+                (first_row, sparse_rows(sparse, offsets, first_row, self.end_row, self.max_block_bytes)?)
+            }
+            Parts::Columns(sparse) => {
+                if self.columnar.is_none() {
+                    self.columnar =
+                        Some(Columnar::regroup(sparse, self.matrix.n_cells, self.max_block_bytes)?);
+                }
+                let columnar =
+                    self.columnar.as_mut().ok_or_else(|| sparse.indptr.invalid("it was not regrouped"))?;
+                (first_row, columnar.rows_from(first_row)?)
+            }
+        };
+        block.first_row = first_row;
+        tidy(&mut block);
+        self.check(&block)?;
+        self.next_row = first_row + block.n_cells();
+        Ok(block)
+    }
+
+    /// Checks columns and values of a tidy block.
+    fn check(&self, block: &CountBlock) -> Result<()> {
+        let must_be_whole = self.expected == Some(ValueKind::Counts);
+        let may_be_negative = matches!(self.expected, None | Some(ValueKind::Scaled { .. }));
+        for cell in 0..block.n_cells() {
+            let row = block.first_row + cell;
+            let (columns, values) = block.cell(cell);
+            if let Some(&column) = columns.last().filter(|&&column| column as usize >= self.matrix.n_genes) {
+                let reason = format!("cell {row} has an entry at column {column} of {}", self.matrix.n_genes);
+                return Err(self.matrix.values().invalid(reason));
+            }
+            let bad = |value: &f32| !value.is_finite() || (*value < 0.0 && !may_be_negative);
+            if let Some(at) = values.iter().position(bad) {
+                return Err(self.bad_value(row, columns[at], values[at]));
+            }
+            if let Some(at) = values.iter().position(|value| must_be_whole && value.fract() != 0.0) {
+                return Err(Error::NotCounts {
+                    path: self.matrix.values().path().to_path_buf(),
+                    dataset: self.matrix.location.to_string(),
+                    found: format!("{} at cell {row}, gene column {}", values[at], columns[at]),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn bad_value(&self, row: usize, column: u32, value: f32) -> Error {
+        Error::BadValue {
+            path: self.matrix.values().path().to_path_buf(),
+            dataset: self.matrix.location.to_string(),
+            value: f64::from(value),
+            row,
+            column: column as usize,
+        }
+    }
+}
+
+impl Iterator for CountBlocks {
+    type Item = Result<CountBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next_row >= self.end_row {
+            return None;
+        }
+        let block = self.next_block();
+        if block.is_err() {
+            self.next_row = self.end_row;
+        }
+        Some(block)
+    }
+}
+
+/// Sorts the columns of every cell, adds up entries of the same column and drops zeros.
+fn tidy(block: &mut CountBlock) {
+    let mut kept = 0;
+    let mut start = 0;
+    for cell in 0..block.n_cells() {
+        let end = block.offsets[cell + 1];
+        if !block.columns[start..end].is_sorted_by(|a, b| a < b) {
+            let mut entries: Vec<(u32, f32)> = block.columns[start..end]
+                .iter()
+                .copied()
+                .zip(block.values[start..end].iter().copied())
+                .collect();
+            // Stable, so that sums do not depend on the sorting algorithm.
+            entries.sort_by_key(|&(column, _)| column);
+            for (at, (column, value)) in (start..end).zip(entries) {
+                (block.columns[at], block.values[at]) = (column, value);
+            }
+        }
+        block.offsets[cell] = kept;
+        let mut at = start;
+        while at < end {
+            let column = block.columns[at];
+            let mut value = block.values[at];
+            at += 1;
+            while at < end && block.columns[at] == column {
+                value += block.values[at];
+                at += 1;
+            }
+            if value != 0.0 {
+                (block.columns[kept], block.values[kept]) = (column, value);
+                kept += 1;
+            }
+        }
+        start = end;
+    }
+    if let Some(last) = block.offsets.last_mut() {
+        *last = kept;
+    }
+    block.columns.truncate(kept);
+    block.values.truncate(kept);
+}
+
+/// Rows of a dense matrix, their zeros left out.
+fn dense_rows(array: &mut dyn Array, first: usize, end: usize, max_bytes: usize) -> Result<CountBlock> {
+    let n_genes = array.row_len();
+    let row_bytes = n_genes.saturating_mul(array.element().size() + ENTRY_BYTES).max(1);
+    let mut count = (max_bytes / row_bytes).max(1);
+    // End on a chunk boundary where that is possible: the next block then decodes no chunk twice.
+    let chunk = array.rows_per_chunk();
+    let aligned = first.saturating_add(count) / chunk * chunk;
+    if aligned > first {
+        count = aligned - first;
+    }
+    count = count.min(end - first);
+    let bytes = array.read_rows(first, count)?;
+    let mut block = CountBlock { first_row: first, offsets: vec![0], ..CountBlock::default() };
+    let element = array.element().clone();
+    let row_bytes = n_genes * element.size();
+    for row in 0..count {
+        let row = &bytes[row * row_bytes..(row + 1) * row_bytes];
+        let values = to_f64(&element, row).map_err(|reason| array.invalid(reason))?;
+        for (column, value) in (0u32..).zip(values).filter(|&(_, value)| value != 0.0) {
+            block.columns.push(column);
+            block.values.push(value as f32);
+        }
+        block.offsets.push(block.columns.len());
+    }
+    Ok(block)
+}
+
+/// Rows of a row-compressed matrix as stored: maybe unsorted, with duplicates and zeros.
+fn sparse_rows(
+    sparse: &mut Sparse,
+    offsets: &mut Offsets,
+    first: usize,
+    end: usize,
+    max_bytes: usize,
+) -> Result<CountBlock> {
+    let start = offsets.at(sparse, first)?;
+    let mut block = CountBlock { first_row: first, offsets: vec![0], ..CountBlock::default() };
+    let mut stop = start;
+    for row in first..end {
+        let next = offsets.at(sparse, row + 1)?;
+        if next < stop {
+            return Err(sparse.indptr.invalid("it changed while it was read"));
+        }
+        let bytes =
+            (next - start).saturating_mul(ENTRY_BYTES).saturating_add((row + 1 - first) * size_of::<usize>());
+        if row > first && bytes > max_bytes {
+            break;
+        }
+        stop = next;
+        block.offsets.push(stop - start);
+    }
+    block.columns.reserve_exact(stop - start);
+    block.values.reserve_exact(stop - start);
+    while start + block.columns.len() < stop {
+        let from = start + block.columns.len();
+        let count = PIECE.min(stop - from);
+        for column in sparse.indices.read_integers(from, count)? {
+            let column = u32::try_from(column).map_err(|_| {
+                sparse
+                    .indices
+                    .invalid(format!("it holds column {column} between entries {from} and {}", from + count))
+            })?;
+            block.columns.push(column);
+        }
+        block.values.extend(sparse.data.read_numbers(from, count)?.into_iter().map(|value| value as f32));
+    }
+    Ok(block)
+}
+
+/// The offsets of a compressed matrix, checked once and then read in windows.
+pub(super) struct Offsets {
+    first: usize,
+    window: Vec<usize>,
+}
+
+impl Offsets {
+    /// Checks that offsets begin at 0, never descend and end at the number of entries.
+    pub(super) fn check(sparse: &mut Sparse) -> Result<Self> {
+        let n_offsets = sparse.indptr.n_rows();
+        let n_stored = sparse.data.n_rows();
+        let mut previous = 0;
+        for start in (0..n_offsets).step_by(WINDOW) {
+            let window = sparse.indptr.read_integers(start, WINDOW.min(n_offsets - start))?;
+            for (position, &offset) in (start..).zip(&window) {
+                if position == 0 && offset != 0 {
+                    return Err(sparse.indptr.invalid(format!("it begins at {offset}, expected 0")));
+                }
+                if offset < previous {
+                    let reason = format!("it descends from {previous} to {offset} at position {position}");
+                    return Err(sparse.indptr.invalid(reason));
+                }
+                previous = offset;
+            }
+        }
+        if usize::try_from(previous) != Ok(n_stored) {
+            return Err(sparse
+                .indptr
+                .invalid(format!("it ends at {previous}, {n_stored} entries are stored")));
+        }
+        Ok(Self { first: 0, window: Vec::new() })
+    }
+
+    /// The offset at a position.
+    pub(super) fn at(&mut self, sparse: &mut Sparse, position: usize) -> Result<usize> {
+        if position < self.first || position >= self.first + self.window.len() {
+            let count = WINDOW.min(sparse.indptr.n_rows().saturating_sub(position));
+            let window = sparse.indptr.read_integers(position, count)?;
+            self.window = window.into_iter().map(|offset| usize::try_from(offset).unwrap_or(0)).collect();
+            self.first = position;
+        }
+        let offset = self.window.get(position - self.first).copied();
+        offset.ok_or_else(|| sparse.indptr.invalid(format!("it has no position {position}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsorted_and_duplicate_entries_become_ascending_sums() {
+        let mut block = CountBlock {
+            first_row: 0,
+            offsets: vec![0, 4, 4, 6],
+            columns: vec![3, 1, 3, 0, 2, 5],
+            values: vec![1.0, 2.0, 4.0, 0.0, -1.0, 1.0],
+        };
+        tidy(&mut block);
+        assert_eq!(block.offsets, [0, 2, 2, 4]);
+        assert_eq!(block.columns, [1, 3, 2, 5]);
+        assert_eq!(block.values, [2.0, 5.0, -1.0, 1.0]);
+    }
+}

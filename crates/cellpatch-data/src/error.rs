@@ -1,0 +1,269 @@
+//! The crate's one error type.
+
+use std::path::{Path, PathBuf};
+
+/// What went wrong while reading, checking or writing single-cell data.
+///
+/// `Display` says what happened and where (file, dataset, row); [`Error::help`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be opened, read, written or renamed.
+    #[error("could not {action} {}", path.display())]
+    Io {
+        /// What was being done: "read", "create", "rename", ...
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The path does not exist.
+    #[error("no such file or folder: {}", path.display())]
+    NotFound {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The file is not HDF5 at all.
+    #[error("{} is not an HDF5 file{}", path.display(), looks_like.map(|what| format!(": it looks like {what}")).unwrap_or_default())]
+    NotHdf5 {
+        /// The file.
+        path: PathBuf,
+        /// What its first bytes look like instead, where they are known.
+        looks_like: Option<&'static str>,
+    },
+    /// The HDF5 file is damaged, cut short or uses something the reader does not know.
+    #[error("could not read {dataset} of {}: {reason}", path.display())]
+    Hdf5 {
+        /// The file.
+        path: PathBuf,
+        /// The HDF5 object's full name.
+        dataset: String,
+        /// Why.
+        reason: String,
+    },
+    /// An HDF5 file could not be written, for another reason than the operating system's.
+    #[error("could not write {}: {reason}", path.display())]
+    Hdf5Write {
+        /// The file.
+        path: PathBuf,
+        /// The library's reason.
+        reason: String,
+    },
+    /// A group, dataset, layer or column that was asked for is not in the file.
+    #[error("{} has no {what} {name:?}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// "layer", "obs column", "dataset", ...
+        what: &'static str,
+        /// The name asked for.
+        name: String,
+        /// What there is instead.
+        available: Vec<String>,
+    },
+    /// The file breaks a rule of its own format: CSR offsets, indices, codes, shapes.
+    #[error("{dataset} of {} is invalid: {reason}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The dataset, column or member.
+        dataset: String,
+        /// The broken rule, with the numbers that break it.
+        reason: String,
+    },
+    /// The values are not what was asked for.
+    #[error("{dataset} of {} does not hold raw counts: {found}", path.display())]
+    NotCounts {
+        /// The file.
+        path: PathBuf,
+        /// The matrix.
+        dataset: String,
+        /// What the values look like.
+        found: String,
+    },
+    /// A value that no count or expression can be.
+    #[error("{dataset} of {} holds {value} at cell {row}, gene column {column}", path.display())]
+    BadValue {
+        /// The file.
+        path: PathBuf,
+        /// The matrix.
+        dataset: String,
+        /// The value: NaN, infinite or negative.
+        value: f64,
+        /// Row, counted from 0.
+        row: usize,
+        /// Column, counted from 0.
+        column: usize,
+    },
+    /// Nothing is left to work on.
+    #[error("{} has no cells{}", path.display(), if *filtered { " left after quality control" } else { "" })]
+    NoCells {
+        /// The file or folder.
+        path: PathBuf,
+        /// Whether there were cells before quality control.
+        filtered: bool,
+    },
+    /// Too few of the file's genes are in the vocabulary.
+    #[error("only {matched} of {n_genes} genes of {} are in the vocabulary", path.display())]
+    FewGenesMatched {
+        /// The file.
+        path: PathBuf,
+        /// How many matched.
+        matched: usize,
+        /// How many genes the file has.
+        n_genes: usize,
+        /// Some of the names that did not match.
+        examples: Vec<String>,
+    },
+    /// The vocabulary is full.
+    #[error("{new} new genes of {} do not fit: {used} of {capacity} vocabulary rows are taken", path.display())]
+    VocabularyFull {
+        /// The file that brought the genes.
+        path: PathBuf,
+        /// How many new genes it has.
+        new: usize,
+        /// Rows in use.
+        used: usize,
+        /// Rows there are.
+        capacity: usize,
+    },
+    /// A folder is not a shard set, or not a whole one.
+    #[error("{} is not a complete shard set: {reason}", path.display())]
+    NotAShardSet {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// Parquet could not be read or written.
+    #[error("Parquet file {}: {reason}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The library's reason.
+        reason: String,
+    },
+    /// A file of a shard set is not the one the manifest describes.
+    #[error("{} has changed: its SHA-256 is {found}, not {expected}", path.display())]
+    ChecksumMismatch {
+        /// The file.
+        path: PathBuf,
+        /// The manifest's checksum.
+        expected: String,
+        /// The file's checksum.
+        found: String,
+    },
+    /// A folder to write to already holds something.
+    #[error("{} is not empty: it has {found}", path.display())]
+    FolderNotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// One of the names in it.
+        found: String,
+    },
+    /// Another process is writing to the folder.
+    #[error("another process is writing to {}", path.display())]
+    FolderBusy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Cells cannot be divided as asked.
+    #[error("cannot split the cells of {}: {reason}", path.display())]
+    CannotSplit {
+        /// The shard set.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The threads that load cells ended before the epoch did.
+    #[error("loading cells of {} stopped unexpectedly", path.display())]
+    LoaderStopped {
+        /// The shard set.
+        path: PathBuf,
+    },
+    /// An option has a value that makes no sense.
+    #[error("{option} is {value}: {reason}")]
+    BadOption {
+        /// The option's name as the user knows it.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        reason: String,
+    },
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whose fault an error is, and so which exit code a program should end with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorCategory {
+    /// The request makes no sense.
+    Usage,
+    /// The input is bad.
+    Input,
+    /// The machine cannot: disk, permissions, memory, devices.
+    Environment,
+}
+
+impl Error {
+    /// An I/O error with the path it happened to.
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        if source.kind() == std::io::ErrorKind::NotFound && action == "read" {
+            return Self::NotFound { path };
+        }
+        Self::Io { action, path, source }
+    }
+
+    /// What the user can do about it.
+    pub fn help(&self) -> Option<String> {
+        let list =
+            |names: &[String]| names.iter().take(12).map(String::as_str).collect::<Vec<_>>().join(", ");
+        Some(match self {
+            Self::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull => "free some disk space or choose another folder".into(),
+                std::io::ErrorKind::PermissionDenied => "choose a folder you can write to".into(),
+                _ => return None,
+            },
+            Self::NotFound { .. } => "check the path; relative paths start at the current folder".into(),
+            Self::NotHdf5 { .. } => "give a .h5ad file as AnnData writes it, or download it again".into(),
+            Self::Hdf5 { .. } => "download or copy the file again; if it opens in Python, write it again with adata.write_h5ad(path, compression=\"gzip\")".into(),
+            Self::Missing { what, available, .. } if available.is_empty() => format!("the file has no {what} at all"),
+            Self::Missing { available, .. } => format!("there is: {}", list(available)),
+            Self::Invalid { .. } => "the file was damaged or written wrongly: write it again from its source".into(),
+            Self::NotCounts { .. } => "name the layer with raw counts (--layer NAME), or pass --values normalized to use log1p-normalised values as they are".into(),
+            Self::BadValue { .. } => "counts must be finite and not negative: look for scaled or corrected values, and name the layer with raw counts (--layer NAME)".into(),
+            Self::NoCells { filtered: true, .. } => "lower --min-genes or --min-cells".into(),
+            Self::NoCells { .. } => "check that the file is the one you meant".into(),
+            Self::FewGenesMatched { examples, .. } => format!("are these human genes? unmatched, for example: {}; check var names, or lower --min-match", list(examples)),
+            Self::VocabularyFull { .. } => "raise the model's gene capacity, or give a vocabulary and drop unknown genes".into(),
+            Self::NotAShardSet { .. } => "run `shard` again: an interrupted run leaves no manifest".into(),
+            Self::Parquet { .. } => "run `shard` again".into(),
+            Self::ChecksumMismatch { .. } => "copy the shard set again, or run `shard` again".into(),
+            Self::FolderNotEmpty { found, .. } if found == "manifest.json" => "it may hold a finished shard set: use it as it is, or choose another folder".into(),
+            Self::FolderNotEmpty { .. } => "choose a new or an empty folder".into(),
+            Self::FolderBusy { .. } => "wait for it, or choose another folder".into(),
+            Self::CannotSplit { .. } => "choose another fraction or column, or split at random".into(),
+            Self::LoaderStopped { .. } => "this is a bug in this program: please report it".into(),
+            Self::BadOption { .. } | Self::Hdf5Write { .. } => return None,
+        })
+    }
+
+    /// Whose fault it is.
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::Io { .. }
+            | Self::Hdf5Write { .. }
+            | Self::FolderBusy { .. }
+            | Self::LoaderStopped { .. } => ErrorCategory::Environment,
+            Self::BadOption { .. } | Self::FolderNotEmpty { .. } | Self::CannotSplit { .. } => {
+                ErrorCategory::Usage
+            }
+            _ => ErrorCategory::Input,
+        }
+    }
+}

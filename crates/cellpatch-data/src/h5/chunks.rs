@@ -1,0 +1,80 @@
+//! Chunks that we decode ourselves because the library does not know their filter.
+
+use hdf5_pure::Source;
+
+use super::filters;
+use super::source::FileSource;
+
+/// Where a chunk is in the array and in the file.
+pub(super) struct StoredChunk {
+    pub(super) offset: Vec<usize>,
+    pub(super) address: u64,
+    pub(super) size: usize,
+    pub(super) skipped: u32,
+}
+
+/// The chunks of an array of one or two dimensions.
+pub(super) struct OwnChunks {
+    pub(super) chunk: Vec<usize>,
+    pub(super) chunk_bytes: usize,
+    pub(super) filters: Vec<u16>,
+    /// By offset.
+    pub(super) chunks: Vec<StoredChunk>,
+    /// The chunk decoded last: the next read of a sequence begins in it.
+    pub(super) last: Option<(usize, Vec<u8>)>,
+}
+
+impl OwnChunks {
+    /// Copies the rows `start..start + count` of an array of one or two dimensions.
+    pub(super) fn read(
+        &mut self,
+        source: &FileSource,
+        shape: &[usize],
+        element_size: usize,
+        start: usize,
+        count: usize,
+    ) -> Result<Vec<u8>, String> {
+        let width = shape.get(1).copied().unwrap_or(1);
+        let chunk_rows = self.chunk[0];
+        let chunk_width = self.chunk.get(1).copied().unwrap_or(1);
+        let mut rows = vec![0; count * width * element_size];
+        let mut found = 0;
+        let first = self.chunks.partition_point(|chunk| chunk.offset[0].saturating_add(chunk_rows) <= start);
+        for index in first..self.chunks.len() {
+            let top = self.chunks[index].offset[0];
+            let left = self.chunks[index].offset.get(1).copied().unwrap_or(0);
+            if top >= start + count {
+                break;
+            }
+            if left >= width {
+                continue;
+            }
+            let (from, to) = (top.max(start), (top + chunk_rows).min(start + count));
+            let columns = chunk_width.min(width - left);
+            let decoded = self.decoded(source, index, element_size)?;
+            for row in from..to {
+                let source_at = (row - top) * chunk_width * element_size;
+                let target_at = ((row - start) * width + left) * element_size;
+                let length = columns * element_size;
+                rows[target_at..target_at + length].copy_from_slice(&decoded[source_at..source_at + length]);
+            }
+            found += (to - from) * columns;
+        }
+        if found != count * width {
+            return Err(format!("only {found} of the {} values at row {start} are stored", count * width));
+        }
+        Ok(rows)
+    }
+
+    fn decoded(&mut self, source: &FileSource, index: usize, element_size: usize) -> Result<&[u8], String> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != index) {
+            let chunk = &self.chunks[index];
+            let stored =
+                source.read_exact_at(chunk.address, chunk.size).map_err(|error| error.to_string())?;
+            let bytes =
+                filters::decode(stored, &self.filters, chunk.skipped, element_size, self.chunk_bytes)?;
+            self.last = Some((index, bytes));
+        }
+        Ok(self.last.as_ref().map_or(&[], |(_, bytes)| bytes.as_slice()))
+    }
+}

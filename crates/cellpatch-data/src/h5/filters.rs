@@ -1,0 +1,116 @@
+//! Chunks compressed with zstd, which the HDF5 library does not know.
+
+use std::io::Read;
+
+/// Registered filter numbers.
+pub(crate) const DEFLATE: u16 = 1;
+pub(crate) const SHUFFLE: u16 = 2;
+pub(crate) const FLETCHER32: u16 = 3;
+pub(crate) const LZF: u16 = 32000;
+pub(crate) const ZSTD: u16 = 32015;
+
+/// What a filter is called by people, for error messages.
+pub(crate) fn filter_name(id: u16) -> String {
+    match id {
+        4 => "szip".into(),
+        5 => "nbit".into(),
+        6 => "scale-offset".into(),
+        32001 => "blosc".into(),
+        32004 => "lz4".into(),
+        32008 => "bitshuffle".into(),
+        32013 => "zfp".into(),
+        32026 => "blosc2".into(),
+        _ => format!("filter {id}"),
+    }
+}
+
+/// Undoes `filters` (in write order, those set in `skipped` left out) on one stored chunk of `chunk_bytes` bytes.
+pub(crate) fn decode(
+    stored: Vec<u8>,
+    filters: &[u16],
+    skipped: u32,
+    element_size: usize,
+    chunk_bytes: usize,
+) -> Result<Vec<u8>, String> {
+    // A checksum may follow the data; nothing else is longer than the chunk.
+    let limit = chunk_bytes as u64 + 4;
+    let mut bytes = stored;
+    for (position, &filter) in filters.iter().enumerate().rev() {
+        if position < 32 && skipped & (1 << position) != 0 {
+            continue;
+        }
+        bytes = match filter {
+            ZSTD => {
+                let decoder =
+                    zstd::stream::read::Decoder::new(bytes.as_slice()).map_err(|error| error.to_string())?;
+                inflate(decoder, limit)?
+            }
+            DEFLATE => inflate(flate2::read::ZlibDecoder::new(bytes.as_slice()), limit)?,
+            SHUFFLE => unshuffle(&bytes, element_size),
+            FLETCHER32 => {
+                let end = bytes.len().checked_sub(4).ok_or("a chunk has no checksum")?;
+                bytes.truncate(end);
+                bytes
+            }
+            other => {
+                return Err(format!("it is compressed with {}, which is not supported", filter_name(other)));
+            }
+        };
+    }
+    if bytes.len() != chunk_bytes {
+        return Err(format!("a chunk holds {} bytes, expected {chunk_bytes}", bytes.len()));
+    }
+    Ok(bytes)
+}
+
+/// Decompresses at most `limit` bytes: a small chunk that claims to be huge costs nothing.
+fn inflate(decoder: impl Read, limit: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    decoder
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("a chunk does not decompress: {error}"))?;
+    if bytes.len() as u64 > limit {
+        return Err("a chunk decompresses to more than its size".into());
+    }
+    Ok(bytes)
+}
+
+/// Undoes HDF5's byte shuffle: all first bytes, then all second bytes, ...; bytes beyond whole elements stay at the end.
+fn unshuffle(bytes: &[u8], element_size: usize) -> Vec<u8> {
+    let n_elements = bytes.len() / element_size.max(1);
+    if element_size < 2 || n_elements < 2 {
+        return bytes.to_vec();
+    }
+    let mut restored = vec![0; bytes.len()];
+    for byte in 0..element_size {
+        let plane = &bytes[byte * n_elements..(byte + 1) * n_elements];
+        for (element, &value) in plane.iter().enumerate() {
+            restored[element * element_size + byte] = value;
+        }
+    }
+    let whole = n_elements * element_size;
+    restored[whole..].copy_from_slice(&bytes[whole..]);
+    restored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shuffle_and_zstd_are_undone_in_reverse_order() {
+        let values: Vec<u8> = (0u32..100).flat_map(u32::to_le_bytes).collect();
+        let shuffled: Vec<u8> =
+            (0..4).flat_map(|byte| values.iter().skip(byte).step_by(4).copied()).collect();
+        let stored = zstd::encode_all(shuffled.as_slice(), 3).unwrap();
+        assert_eq!(decode(stored, &[SHUFFLE, ZSTD], 0, 4, 400).unwrap(), values);
+        assert_eq!(decode(values.clone(), &[SHUFFLE, ZSTD], 0b11, 4, 400).unwrap(), values);
+    }
+
+    #[test]
+    fn a_decompression_bomb_stops_at_the_chunk_size() {
+        let bomb = zstd::encode_all(vec![0u8; 10 << 20].as_slice(), 3).unwrap();
+        assert!(decode(bomb, &[ZSTD], 0, 4, 400).unwrap_err().contains("more than its size"));
+    }
+}

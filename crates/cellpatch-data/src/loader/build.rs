@@ -1,0 +1,149 @@
+//! From stored cells to the batches a model takes.
+
+use std::sync::Arc;
+
+use super::Source;
+use crate::{
+    ExpressionBatch, MaskedBatch, Masking,
+    masking::{CellToMask, KEEP, Masker, sample},
+    normalize::normalize,
+    random::{Purpose, stream},
+    shard::{CellCounts, StoredCells, StoredValues},
+};
+
+/// Makes batches of one kind; `Scratch` belongs to one thread.
+pub(super) trait BuildBatch: Send + Sync + 'static {
+    type Batch: Send + 'static;
+    type Scratch;
+
+    fn scratch(&self) -> Self::Scratch;
+
+    /// A batch of the given cells.
+    fn build(&self, cells: &[(&StoredCells, usize)], scratch: &mut Self::Scratch) -> Self::Batch;
+}
+
+/// Turns stored values into expression.
+#[derive(Debug)]
+pub(super) struct Normalizer {
+    stored: StoredValues,
+    counts: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Normalizer {
+    fn new(stored: StoredValues) -> Self {
+        Self { stored, counts: Vec::new(), values: Vec::new() }
+    }
+
+    /// Expression of one cell's genes.
+    fn expression<'a>(&'a mut self, cells: &'a StoredCells, cell: usize) -> &'a [f32] {
+        let range = cells.offsets[cell]..cells.offsets[cell + 1];
+        let counts = match &cells.counts {
+            CellCounts::F32(counts) => &counts[range],
+            CellCounts::U16(counts) => {
+                self.counts.clear();
+                self.counts.extend(counts[range].iter().copied().map(f32::from));
+                &self.counts
+            }
+        };
+        if self.stored == StoredValues::Log1pF32 {
+            return counts;
+        }
+        normalize(counts, cells.total_counts[cell] as f32, &mut self.values);
+        &self.values
+    }
+}
+
+/// Builds masked batches of one epoch.
+#[derive(Debug)]
+pub(super) struct MaskedBuilder {
+    source: Arc<Source>,
+    epoch: u64,
+}
+
+impl MaskedBuilder {
+    pub(super) fn new(source: &Arc<Source>, epoch: u64) -> Self {
+        Self { source: Arc::clone(source), epoch }
+    }
+}
+
+impl BuildBatch for MaskedBuilder {
+    type Batch = MaskedBatch;
+    type Scratch = (Masker, Normalizer);
+
+    fn scratch(&self) -> Self::Scratch {
+        let options = &self.source.options;
+        let masker = Masker::new(options.masking, options.seed, self.epoch);
+        (masker, Normalizer::new(self.source.shards.manifest().values))
+    }
+
+    fn build(
+        &self,
+        cells: &[(&StoredCells, usize)],
+        (masker, normalizer): &mut Self::Scratch,
+    ) -> MaskedBatch {
+        let mut batch = MaskedBatch::default();
+        for &(stored, cell) in cells {
+            masker.mask(
+                CellToMask {
+                    row: stored.rows[cell],
+                    genes: stored.genes(cell),
+                    values: normalizer.expression(stored, cell),
+                    measured: self.source.shards.measured_genes(stored.sources[cell] as usize),
+                },
+                &mut batch,
+            );
+        }
+        batch
+    }
+}
+
+/// Builds unmasked batches.
+#[derive(Debug)]
+pub(super) struct ExpressionBuilder {
+    stored: StoredValues,
+    seed: u64,
+    masking: Masking,
+}
+
+impl ExpressionBuilder {
+    pub(super) fn new(source: &Arc<Source>) -> Self {
+        let options = &source.options;
+        Self { stored: source.shards.manifest().values, seed: options.seed, masking: options.masking }
+    }
+}
+
+impl BuildBatch for ExpressionBuilder {
+    type Batch = ExpressionBatch;
+    type Scratch = (Normalizer, Vec<u32>, Vec<u8>);
+
+    fn scratch(&self) -> Self::Scratch {
+        (Normalizer::new(self.stored), Vec::new(), Vec::new())
+    }
+
+    fn build(
+        &self,
+        cells: &[(&StoredCells, usize)],
+        (normalizer, order, fate): &mut Self::Scratch,
+    ) -> ExpressionBatch {
+        let mut batch = ExpressionBatch { offsets: vec![0], ..ExpressionBatch::default() };
+        for &(stored, cell) in cells {
+            let (row, genes) = (stored.rows[cell], stored.genes(cell));
+            let values = normalizer.expression(stored, cell);
+            if genes.len() <= self.masking.max_input {
+                batch.genes.extend_from_slice(genes);
+                batch.values.extend_from_slice(values);
+            } else {
+                let mut random = stream(self.seed, Purpose::InputSample, 0, row);
+                sample(genes.len(), self.masking.max_input, &mut random, order, fate);
+                let kept =
+                    || fate.iter().enumerate().filter(|&(_, &fate)| fate == KEEP).map(|(gene, _)| gene);
+                batch.genes.extend(kept().map(|gene| genes[gene]));
+                batch.values.extend(kept().map(|gene| values[gene]));
+            }
+            batch.rows.push(row);
+            batch.offsets.push(batch.genes.len());
+        }
+        batch
+    }
+}

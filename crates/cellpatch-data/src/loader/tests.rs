@@ -1,0 +1,256 @@
+use std::{collections::HashMap, fs, sync::Arc};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    Split,
+    shard::fixture::{MemorySource, options as shard_options, shards, write},
+};
+
+fn loader(set: &Arc<ShardSet>, selection: &RowSelection, options: &LoaderOptions) -> Loader {
+    Loader::new(Arc::clone(set), selection.clone(), options.clone()).unwrap()
+}
+
+fn all(set: &ShardSet) -> RowSelection {
+    RowSelection::all(set.n_cells() as u64)
+}
+
+fn small() -> LoaderOptions {
+    LoaderOptions { batch_size: 8, window_cells: 40, seed: 3, threads: 2, ..LoaderOptions::default() }
+}
+
+fn collect(loader: &Loader, epoch: u64, first_batch: usize) -> Vec<MaskedBatch> {
+    loader.epoch(epoch, first_batch).map(Result::unwrap).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn an_epoch_visits_every_selected_cell_once_and_can_start_anywhere(
+        n_cells in 1usize..400,
+        batch_size in 1usize..50,
+        window_cells in 1usize..120,
+        one_in in 1u64..6,
+        shuffle in any::<bool>(),
+        drop_last in any::<bool>(),
+        epoch in 0u64..3,
+    ) {
+        let (_folder, set) = shards(n_cells);
+        let set = Arc::new(set);
+        let selection = RowSelection::from_rows(n_cells as u64, (0..n_cells as u64).filter(|row| row % one_in == 0));
+        let options = LoaderOptions { batch_size, window_cells, shuffle, drop_last, ..small() };
+        prop_assume!(!drop_last || selection.len() >= batch_size);
+        let loader = loader(&set, &selection, &options);
+        let batches = collect(&loader, epoch, 0);
+        prop_assert_eq!(batches.len(), loader.n_batches());
+        let (last, others) = batches.split_last().unwrap();
+        prop_assert!(others.iter().all(|batch| batch.n_cells() == batch_size));
+        prop_assert!(last.n_cells() == batch_size || !drop_last);
+        let mut rows: Vec<u64> = batches.iter().flat_map(|batch| batch.rows.clone()).collect();
+        prop_assert_eq!(rows.len(), loader.n_cells());
+        if !shuffle {
+            prop_assert!(rows.is_sorted());
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        prop_assert_eq!(rows.len(), loader.n_cells(), "no cell comes twice");
+        prop_assert!(rows.iter().all(|&row| selection.contains(row)));
+        for first_batch in [1, batches.len() / 2, batches.len() - 1, batches.len(), batches.len() + 3] {
+            let tail = collect(&loader, epoch, first_batch);
+            prop_assert_eq!(&tail[..], &batches[first_batch.min(batches.len())..]);
+        }
+    }
+}
+
+#[test]
+fn batches_are_the_same_for_any_number_of_threads() {
+    let (_folder, set) = shards(300);
+    let set = Arc::new(set);
+    let reference = collect(&loader(&set, &all(&set), &LoaderOptions { threads: 1, ..small() }), 1, 0);
+    for threads in [2, 3, 8] {
+        let options = LoaderOptions { threads, prefetch: threads, ..small() };
+        assert_eq!(collect(&loader(&set, &all(&set), &options), 1, 0), reference);
+    }
+}
+
+#[test]
+fn epochs_differ_and_repeat() {
+    let (_folder, set) = shards(200);
+    let set = Arc::new(set);
+    let shuffled = loader(&set, &all(&set), &small());
+    assert_eq!(collect(&shuffled, 4, 0), collect(&shuffled, 4, 0));
+    assert_ne!(collect(&shuffled, 4, 0), collect(&shuffled, 5, 0));
+    let in_order = loader(&set, &all(&set), &LoaderOptions { shuffle: false, ..small() });
+    let (first, second) = (collect(&in_order, 0, 0), collect(&in_order, 1, 0));
+    assert_ne!(first, second, "masks follow the epoch");
+    assert!(first.iter().zip(&second).all(|(a, b)| a.rows == b.rows), "the order does not");
+}
+
+#[test]
+fn a_cell_is_masked_the_same_whatever_its_batch() {
+    let (_folder, set) = shards(200);
+    let set = Arc::new(set);
+    let targets = |options: LoaderOptions| -> HashMap<u64, (Vec<u32>, Vec<f32>)> {
+        let batches = collect(&loader(&set, &all(&set), &options), 2, 0);
+        let cells = batches
+            .iter()
+            .flat_map(|batch| (0..batch.n_cells()).map(|cell| (batch.rows[cell], batch.target(cell))));
+        cells.map(|(row, (genes, values))| (row, (genes.to_vec(), values.to_vec()))).collect()
+    };
+    assert_eq!(
+        targets(small()),
+        targets(LoaderOptions { batch_size: 33, window_cells: 99, shuffle: false, ..small() })
+    );
+}
+
+#[test]
+fn batches_hold_cells_of_similar_length() {
+    let (_folder, set) = shards(640);
+    let set = Arc::new(set);
+    let spread = |shuffle| -> f64 {
+        let options = LoaderOptions { window_cells: 320, shuffle, ..small() };
+        let batches = loader(&set, &all(&set), &options).expressions(0, 0).map(Result::unwrap);
+        let (mut padded, mut genes) = (0, 0);
+        for batch in batches {
+            padded += batch.pad(1).genes.len();
+            genes += batch.genes.len();
+        }
+        padded as f64 / genes as f64
+    };
+    assert!(spread(true) < 1.2, "padding makes batches {} times larger", spread(true));
+    assert!(spread(false) > 1.5, "the lengths differ enough for the test to mean something");
+}
+
+#[test]
+fn expression_is_log1p_of_counts_per_ten_thousand() {
+    let source = MemorySource::random(50, 60, 1);
+    let folder = TempDir::new().unwrap();
+    let set =
+        Arc::new(write(std::slice::from_ref(&source), &folder.path().join("set"), &shard_options()).unwrap());
+    let (ids, vocabulary) = (set.cell_ids().unwrap(), set.vocabulary().unwrap());
+    let batches =
+        loader(&set, &all(&set), &small()).expressions(0, 0).map(Result::unwrap).collect::<Vec<_>>();
+    for batch in batches {
+        for cell in 0..batch.n_cells() {
+            let counts = &source.cells[ids[batch.rows[cell] as usize].parse::<usize>().unwrap()];
+            let total: f64 = counts.iter().map(|&(_, count)| f64::from(count)).sum();
+            let (genes, values) = batch.cell(cell);
+            assert_eq!(genes.len(), counts.len());
+            for (&gene, &value) in genes.iter().zip(values) {
+                let name = vocabulary.gene(crate::GeneToken(gene)).unwrap().name().to_owned();
+                let column: u32 = name[1..].parse().unwrap();
+                let count = counts.iter().find(|&&(other, _)| other == column).unwrap().1;
+                let expected = (f64::from(count) * 1e4 / total).ln_1p();
+                assert!((f64::from(value) - expected).abs() < 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_cells_are_sampled_the_same_in_every_epoch() {
+    let (_folder, set) = shards(60);
+    let set = Arc::new(set);
+    let masking = Masking { max_input: 5, ..Masking::default() };
+    let options = LoaderOptions { masking, shuffle: false, ..small() };
+    let loader = loader(&set, &all(&set), &options);
+    let epoch = |epoch| loader.expressions(epoch, 0).map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(epoch(0), epoch(1));
+    let lengths: Vec<usize> = epoch(0)
+        .iter()
+        .flat_map(|batch| (0..batch.n_cells()).map(|cell| batch.cell(cell).0.len()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(lengths.iter().max(), Some(&5));
+}
+
+#[test]
+fn a_damaged_row_group_ends_the_epoch_with_an_error() {
+    let (_folder, set) = shards(300);
+    let path = set.path().to_path_buf();
+    let file = path.join(&set.manifest().files[0].name);
+    let mut bytes = fs::read(&file).unwrap();
+    let group = &set.manifest().files[0].row_groups[10];
+    bytes[(group.start + group.bytes / 2) as usize] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let set = Arc::new(ShardSet::open(&path).unwrap());
+    let mut results: Vec<_> = loader(&set, &all(&set), &small()).epoch(0, 0).collect();
+    assert!(matches!(results.pop(), Some(Err(Error::ChecksumMismatch { .. }))));
+    assert!(results.iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_vanished_file_ends_the_epoch_with_an_error() {
+    let (_folder, set) = shards(300);
+    let set = Arc::new(set);
+    let loader = loader(&set, &all(&set), &small());
+    fs::remove_file(set.path().join(&set.manifest().files[0].name)).unwrap();
+    let results: Vec<_> = loader.epoch(0, 0).collect();
+    assert!(matches!(results[..], [Err(Error::NotFound { .. })]), "{results:?}");
+}
+
+#[test]
+fn an_epoch_can_be_dropped_at_any_moment() {
+    let (_folder, set) = shards(400);
+    let set = Arc::new(set);
+    let loader = loader(&set, &all(&set), &small());
+    for n_taken in 0..12 {
+        let mut epoch = loader.epoch(0, 0);
+        assert_eq!(epoch.by_ref().take(n_taken).count(), n_taken);
+        drop(epoch);
+    }
+    assert_eq!(Arc::strong_count(&loader.source), 1, "no thread is left that could hold it");
+}
+
+#[test]
+fn senseless_options_are_refused() {
+    let (_folder, set) = shards(20);
+    let set = Arc::new(set);
+    let new = |selection, options| Loader::new(Arc::clone(&set), selection, options).map(|_| ());
+    let refused = |result: Result<()>| matches!(result, Err(Error::BadOption { .. }));
+    assert!(refused(new(all(&set), LoaderOptions { batch_size: 0, ..small() })));
+    assert!(refused(new(all(&set), LoaderOptions { prefetch: 0, ..small() })));
+    let masking = Masking { masked_fraction: 1.0, ..Masking::default() };
+    assert!(refused(new(all(&set), LoaderOptions { masking, ..small() })));
+    assert!(refused(new(RowSelection::all(21), small())));
+    assert!(matches!(new(RowSelection::from_rows(20, []), small()), Err(Error::NoCells { .. })));
+    assert!(matches!(
+        new(all(&set), LoaderOptions { batch_size: 21, drop_last: true, ..small() }),
+        Err(Error::NoCells { .. })
+    ));
+}
+
+#[test]
+fn a_random_split_has_the_size_asked_for_and_repeats() {
+    let (_folder, set) = shards(200);
+    let split = Split::random(&set, 0.1, 4).unwrap();
+    assert_eq!((split.validation.len(), split.train.len()), (20, 180));
+    assert!(split.train.iter().all(|row| !split.validation.contains(row)));
+    assert_eq!(split, Split::random(&set, 0.1, 4).unwrap());
+    assert_ne!(split, Split::random(&set, 0.1, 5).unwrap());
+    assert_eq!(Split::random(&set, 0.001, 4).unwrap().validation.len(), 1);
+    assert!(matches!(Split::random(&set, 0.999, 4), Err(Error::CannotSplit { .. })));
+    for fraction in [0.0, 1.0, -0.5, f64::NAN] {
+        assert!(matches!(Split::random(&set, fraction, 4), Err(Error::BadOption { .. })), "{fraction}");
+    }
+}
+
+#[test]
+fn a_split_by_donor_keeps_donors_whole_and_unknown_donors_in_training() {
+    let (_folder, set) = shards(200);
+    let labels = set.labels("donor_id").unwrap();
+    // Four donors with 40 cells each and 40 cells without a donor.
+    for (fraction, n_expected) in [(0.2, 40), (0.4, 80), (0.01, 40), (0.95, 120)] {
+        let split = Split::by_column(&set, "donor_id", fraction, 1).unwrap();
+        assert_eq!(split.validation.len(), n_expected, "{fraction}");
+        let donors = |rows: &RowSelection| -> std::collections::BTreeSet<Option<u32>> {
+            rows.iter().map(|row| labels.codes[row as usize]).collect()
+        };
+        assert!(donors(&split.validation).is_disjoint(&donors(&split.train)));
+        assert!(!donors(&split.validation).contains(&None));
+    }
+    assert!(matches!(Split::by_column(&set, "source", 0.2, 1), Err(Error::CannotSplit { .. })));
+    assert!(matches!(Split::by_column(&set, "tissue", 0.2, 1), Err(Error::Missing { .. })));
+}

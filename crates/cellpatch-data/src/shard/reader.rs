@@ -1,0 +1,290 @@
+//! Opening a shard set and reading its files.
+
+use std::{
+    fs::File,
+    io::{Seek, SeekFrom},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::UInt32Type,
+};
+use parquet::arrow::{
+    ProjectionMask,
+    arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder},
+};
+
+use super::{
+    SOURCES_FILE, VOCABULARY_FILE, column,
+    decode::list,
+    folder::{hash, hash_file},
+    manifest::Manifest,
+};
+use crate::{
+    GeneVocabulary,
+    error::{Error, Result},
+};
+
+/// An opened shard set: its manifest, and where every row group is. Cells are read on demand.
+#[derive(Debug)]
+pub struct ShardSet {
+    path: PathBuf,
+    manifest: Manifest,
+    row_groups: Vec<RowGroup>,
+    measured: Vec<Vec<u32>>,
+    footers: Vec<OnceLock<ArrowReaderMetadata>>,
+    /// Files and their row groups whose bytes have been compared with the manifest since the set was opened.
+    checked: Vec<Vec<AtomicBool>>,
+}
+
+/// One row group and the global rows it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowGroup {
+    pub(crate) file: usize,
+    pub(crate) index: usize,
+    pub(crate) first_row: u64,
+    pub(crate) n_cells: u32,
+}
+
+impl RowGroup {
+    pub(crate) fn rows(&self) -> std::ops::Range<u64> {
+        self.first_row..self.first_row + u64::from(self.n_cells)
+    }
+}
+
+impl ShardSet {
+    /// Opens a shard set: reads its manifest and checks that every file is there with the right size.
+    ///
+    /// # Errors
+    /// [`Error::NotAShardSet`] if something is missing, cut short or of a newer version. Contents are checked by
+    /// [`ShardSet::verify`], and as far as they are read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let manifest = Manifest::read(&path)?;
+        let sizes = manifest.files.iter().map(|file| (&file.name, file.bytes));
+        for (name, bytes) in sizes.chain(manifest.side_files.iter().map(|file| (&file.name, file.bytes))) {
+            let incomplete = |reason| Error::NotAShardSet { path: path.clone(), reason };
+            match std::fs::metadata(path.join(name)) {
+                Ok(metadata) if metadata.len() == bytes => {}
+                Ok(metadata) => {
+                    return Err(incomplete(format!("{name} has {} bytes, not {bytes}", metadata.len())));
+                }
+                Err(_) => return Err(incomplete(format!("{name} is missing"))),
+            }
+        }
+        // Small, and read at once: no reason to read them on trust.
+        for file in &manifest.side_files {
+            check_hash(path.join(&file.name), &file.sha256)?;
+        }
+        let measured = read_measured_genes(&path.join(SOURCES_FILE), &manifest)?;
+        let mut first_row = 0;
+        let mut row_groups = Vec::new();
+        for (file, entry) in manifest.files.iter().enumerate() {
+            for (index, group) in entry.row_groups.iter().enumerate() {
+                row_groups.push(RowGroup { file, index, first_row, n_cells: group.n_cells });
+                first_row += u64::from(group.n_cells);
+            }
+        }
+        let footers = manifest.files.iter().map(|_| OnceLock::new()).collect();
+        let checked =
+            manifest.files.iter().map(|file| file.row_groups.iter().map(|_| false.into()).collect());
+        Ok(Self { checked: checked.collect(), path, manifest, row_groups, measured, footers })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the set holds.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Reads the gene of every token.
+    ///
+    /// # Errors
+    /// [`Error::Parquet`] if the file is damaged, [`Error::NotAShardSet`] if it is not the vocabulary the cells were
+    /// written with.
+    pub fn vocabulary(&self) -> Result<GeneVocabulary> {
+        let vocabulary = GeneVocabulary::read_parquet(&self.path.join(VOCABULARY_FILE))?;
+        if vocabulary.hash() != self.manifest.vocabulary_hash {
+            let reason = format!("{VOCABULARY_FILE} is not the vocabulary of the manifest");
+            return Err(Error::NotAShardSet { path: self.path.clone(), reason });
+        }
+        Ok(vocabulary)
+    }
+
+    /// How many cells all files hold together.
+    pub fn n_cells(&self) -> usize {
+        self.manifest.n_cells as usize
+    }
+
+    /// Tokens that a source measured, ascending; `source` counts the manifest's sources from 0.
+    ///
+    /// A gene is measured when the source's own quality control kept it and the vocabulary has it.
+    pub fn measured_genes(&self, source: usize) -> &[u32] {
+        self.measured.get(source).map_or(&[], Vec::as_slice)
+    }
+
+    /// Reads every file and compares checksums with the manifest.
+    ///
+    /// # Errors
+    /// [`Error::ChecksumMismatch`] for the first file that differs.
+    pub fn verify(&self) -> Result<()> {
+        let files = self.manifest.files.iter().map(|file| (&file.name, &file.sha256));
+        for (name, expected) in
+            files.chain(self.manifest.side_files.iter().map(|file| (&file.name, &file.sha256)))
+        {
+            check_hash(self.path.join(name), expected)?;
+        }
+        Ok(())
+    }
+
+    /// All row groups in order of their global rows.
+    pub(crate) fn row_groups(&self) -> &[RowGroup] {
+        &self.row_groups
+    }
+
+    pub(crate) fn file_path(&self, file: usize) -> PathBuf {
+        self.path.join(&self.manifest.files[file].name)
+    }
+
+    /// Record batches of some columns of one file.
+    ///
+    /// Of what is read, only the footer is compared with its checksum.
+    pub(crate) fn read_columns(
+        &self,
+        file: usize,
+        columns: &[&str],
+        batch_size: usize,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+        let (builder, path) = self.open_file(file, columns)?;
+        batches(builder.with_batch_size(batch_size), path)
+    }
+
+    /// Record batches of some columns of one row group, and how many genes all its cells have together.
+    ///
+    /// The bytes of the row group are compared with their checksum the first time.
+    pub(crate) fn read_row_group(
+        &self,
+        group: RowGroup,
+        columns: &[&str],
+        batch_size: usize,
+    ) -> Result<(impl Iterator<Item = Result<RecordBatch>> + use<>, usize)> {
+        let (builder, path) = self.open_file(group.file, columns)?;
+        let genes = builder.metadata().row_group(group.index).columns().first();
+        let n_genes = genes.and_then(|genes| usize::try_from(genes.num_values()).ok()).unwrap_or(0);
+        let checked = &self.checked[group.file][group.index];
+        if !checked.load(Ordering::Relaxed) {
+            let entry = &self.manifest.files[group.file].row_groups[group.index];
+            check_range(&path, entry.start, entry.bytes, &entry.sha256)?;
+            checked.store(true, Ordering::Relaxed);
+        }
+        Ok((batches(builder.with_row_groups(vec![group.index]).with_batch_size(batch_size), path)?, n_genes))
+    }
+
+    fn open_file(
+        &self,
+        file: usize,
+        columns: &[&str],
+    ) -> Result<(ParquetRecordBatchReaderBuilder<File>, PathBuf)> {
+        let path = self.file_path(file);
+        let opened = File::open(&path).map_err(|source| Error::io("read", &path, source))?;
+        let footer = match self.footers[file].get() {
+            Some(footer) => footer.clone(),
+            None => {
+                let footer = self.read_footer(file, &opened, &path)?;
+                self.footers[file].get_or_init(|| footer).clone()
+            }
+        };
+        let mask = ProjectionMask::columns(footer.parquet_schema(), columns.iter().copied());
+        Ok((ParquetRecordBatchReaderBuilder::new_with_metadata(opened, footer).with_projection(mask), path))
+    }
+
+    fn read_footer(&self, file: usize, opened: &File, path: &Path) -> Result<ArrowReaderMetadata> {
+        let entry = &self.manifest.files[file];
+        let start = entry.footer_start();
+        check_range(path, start, entry.bytes - start, &entry.footer_sha256)?;
+        let footer = ArrowReaderMetadata::load(opened, Default::default())
+            .map_err(|source| bad_file(path, source.to_string()))?;
+        let n_cells = footer.metadata().row_groups().iter().map(|group| group.num_rows());
+        if !n_cells.eq(entry.row_groups.iter().map(|group| i64::from(group.n_cells))) {
+            return Err(bad_file(path, "its row groups are not those of the manifest"));
+        }
+        Ok(footer)
+    }
+}
+
+/// What a Parquet reader gives; some damaged pages make it panic, which becomes an error like any other.
+fn batches(
+    builder: ParquetRecordBatchReaderBuilder<File>,
+    path: PathBuf,
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+    let mut reader = builder.build().map_err(|source| bad_file(&path, source.to_string()))?;
+    Ok(std::iter::from_fn(move || match catch_unwind(AssertUnwindSafe(|| reader.next())) {
+        Ok(next) => next.map(|batch| batch.map_err(|source| bad_file(&path, source.to_string()))),
+        Err(_) => Some(Err(bad_file(&path, "a page is damaged"))),
+    }))
+}
+
+fn check_hash(path: PathBuf, expected: &str) -> Result<()> {
+    let (_, found) = hash_file(&path)?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::ChecksumMismatch { path, expected: expected.to_owned(), found })
+}
+
+fn check_range(path: &Path, start: u64, bytes: u64, expected: &str) -> Result<()> {
+    let range = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(start))?;
+        hash(&mut file, bytes)
+    });
+    let (_, found) = range.map_err(|source| Error::io("read", path, source))?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::ChecksumMismatch { path: path.to_path_buf(), expected: expected.to_owned(), found })
+}
+
+pub(crate) fn bad_file(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Parquet { path: path.to_path_buf(), reason: reason.into() }
+}
+
+pub(crate) fn named<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
+    batch.column_by_name(name).ok_or_else(|| format!("it has no column {name}"))
+}
+
+/// The tokens each source measured, in the manifest's order of sources.
+fn read_measured_genes(path: &Path, manifest: &Manifest) -> Result<Vec<Vec<u32>>> {
+    let file = File::open(path).map_err(|source| Error::io("read", path, source))?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| bad_file(path, error.to_string()))?;
+    let reader = builder.build().map_err(|error| bad_file(path, error.to_string()))?;
+    let mut measured = Vec::with_capacity(manifest.sources.len());
+    for batch in reader {
+        let batch = batch.map_err(|error| bad_file(path, error.to_string()))?;
+        let lists = named(&batch, column::GENES)
+            .and_then(list::<UInt32Type>)
+            .map_err(|reason| bad_file(path, reason))?;
+        for tokens in lists.0.windows(2).map(|range| &lists.1[range[0] as usize..range[1] as usize]) {
+            if !tokens.is_sorted_by(|a, b| a < b)
+                || tokens.last().is_some_and(|&last| last > manifest.n_genes)
+            {
+                return Err(bad_file(path, "gene tokens are not ascending or not in the vocabulary"));
+            }
+            measured.push(tokens.to_vec());
+        }
+    }
+    if measured.len() != manifest.sources.len() {
+        return Err(bad_file(path, "it does not have one row for each source of the manifest"));
+    }
+    Ok(measured)
+}

@@ -1,0 +1,225 @@
+//! The permutation in bounded memory: cells are thrown into buckets on disk by a random key, and each bucket is later
+//! sorted by that key in memory.
+//!
+//! The result is the order of all keys, whatever the number of buckets: sorting random keys is a uniform permutation.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Error, Result};
+
+/// Bytes of a record's fixed head: key, source, genes, total, length of the name.
+const HEAD_BYTES: usize = 8 + 4 + 4 + 8 + 4;
+/// Stands for "no label".
+pub(super) const NO_LABEL: u32 = u32::MAX;
+
+/// One cell on its way from source to shard.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SpilledCell<'a> {
+    pub(super) key: u64,
+    pub(super) source: u32,
+    pub(super) total_counts: f64,
+    pub(super) cell_id: &'a str,
+    /// Codes of the `obs` columns, [`NO_LABEL`] where there is none.
+    pub(super) labels: &'a [u32],
+    pub(super) genes: &'a [u32],
+    pub(super) counts: &'a [f32],
+}
+
+/// How cells are laid out in buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpillLayout {
+    pub(super) n_labels: usize,
+    /// Two bytes a count instead of four; every count must be a whole number up to 65,535.
+    pub(super) counts_u16: bool,
+}
+
+impl SpillLayout {
+    /// Bytes a gene of a cell takes.
+    pub(super) fn gene_bytes(self) -> usize {
+        4 + self.count_bytes()
+    }
+
+    /// Bytes a cell takes besides its genes, given the length of its name.
+    pub(super) fn cell_bytes(self, id_bytes: usize) -> usize {
+        HEAD_BYTES + id_bytes + 4 * self.n_labels
+    }
+
+    fn count_bytes(self) -> usize {
+        if self.counts_u16 { 2 } else { 4 }
+    }
+}
+
+/// Buckets being filled.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    layout: SpillLayout,
+    folder: PathBuf,
+    buffers: Vec<Vec<u8>>,
+    buffer_bytes: usize,
+}
+
+impl Buckets {
+    /// `n_buckets` empty buckets in `folder`, which together keep at most about `memory` bytes unwritten.
+    pub(super) fn new(folder: &Path, n_buckets: usize, memory: usize, layout: SpillLayout) -> Self {
+        let buffer_bytes = (memory / n_buckets).clamp(16 << 10, 4 << 20);
+        Self { layout, folder: folder.to_path_buf(), buffers: vec![Vec::new(); n_buckets], buffer_bytes }
+    }
+
+    /// Adds a cell to the bucket of its key.
+    pub(super) fn push(&mut self, cell: &SpilledCell<'_>) -> Result<()> {
+        let bucket = ((u128::from(cell.key) * self.buffers.len() as u128) >> 64) as usize;
+        let buffer = &mut self.buffers[bucket];
+        buffer.extend_from_slice(&cell.key.to_le_bytes());
+        buffer.extend_from_slice(&cell.source.to_le_bytes());
+        buffer.extend_from_slice(&(cell.genes.len() as u32).to_le_bytes());
+        buffer.extend_from_slice(&cell.total_counts.to_le_bytes());
+        buffer.extend_from_slice(&(cell.cell_id.len() as u32).to_le_bytes());
+        buffer.extend_from_slice(cell.cell_id.as_bytes());
+        cell.labels
+            .iter()
+            .chain(cell.genes)
+            .for_each(|number| buffer.extend_from_slice(&number.to_le_bytes()));
+        match self.layout.counts_u16 {
+            true => {
+                cell.counts.iter().for_each(|&count| buffer.extend_from_slice(&(count as u16).to_le_bytes()))
+            }
+            false => cell.counts.iter().for_each(|&count| buffer.extend_from_slice(&count.to_le_bytes())),
+        }
+        match buffer.len() >= self.buffer_bytes {
+            true => self.flush(bucket),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes what is still in memory, and names the files of the buckets that have cells.
+    pub(super) fn finish(mut self) -> Result<Vec<PathBuf>> {
+        (0..self.buffers.len()).try_for_each(|bucket| self.flush(bucket))?;
+        let paths = (0..self.buffers.len()).map(|bucket| self.path(bucket));
+        Ok(paths.filter(|path| path.exists()).collect())
+    }
+
+    /// Appends: with thousands of buckets, keeping their files open would exceed what a process may open.
+    fn flush(&mut self, bucket: usize) -> Result<()> {
+        let path = self.path(bucket);
+        let buffer = &mut self.buffers[bucket];
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let opened = OpenOptions::new().create(true).append(true).open(&path);
+        opened
+            .and_then(|mut file| file.write_all(buffer))
+            .map_err(|source| Error::io("write", &path, source))?;
+        buffer.clear();
+        Ok(())
+    }
+
+    fn path(&self, bucket: usize) -> PathBuf {
+        self.folder.join(format!("bucket-{bucket:05}"))
+    }
+}
+
+/// One bucket in memory, its cells in order of their keys.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    layout: SpillLayout,
+    bytes: Vec<u8>,
+    /// Key and start of each cell. Cells with equal keys stay in the order they came.
+    cells: Vec<(u64, usize)>,
+}
+
+/// One cell of a bucket; numbers are little-endian bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BucketCell<'a> {
+    pub(super) source: u32,
+    pub(super) total_counts: f64,
+    pub(super) cell_id: &'a str,
+    labels: &'a [u8],
+    genes: &'a [u8],
+    counts: &'a [u8],
+}
+
+impl Bucket {
+    /// Reads a bucket and sorts its cells.
+    pub(super) fn read(path: &Path, layout: SpillLayout) -> Result<Self> {
+        let bytes = fs::read(path).map_err(|source| Error::io("read", path, source))?;
+        let mut bucket = Self { layout, bytes, cells: Vec::new() };
+        let mut start = 0;
+        while start < bucket.bytes.len() {
+            let Some((key, end)) = bucket.record(start).map(|(key, _, end)| (key, end)) else {
+                let cut_short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                return Err(Error::Io { action: "read", path: path.to_path_buf(), source: cut_short });
+            };
+            bucket.cells.push((key, start));
+            start = end;
+        }
+        bucket.cells.sort_unstable();
+        Ok(bucket)
+    }
+
+    pub(super) fn n_cells(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Cells of a range, in order of their keys.
+    pub(super) fn cells(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = BucketCell<'_>> {
+        self.cells[range].iter().filter_map(|&(_, start)| self.record(start).map(|(_, cell, _)| cell))
+    }
+
+    /// Key, contents and end of the record at `start`, or nothing if it is cut short.
+    fn record(&self, start: usize) -> Option<(u64, BucketCell<'_>, usize)> {
+        let mut rest = self.bytes.get(start..)?;
+        let key = u64::from_le_bytes(*take_array(&mut rest)?);
+        let source = u32::from_le_bytes(*take_array(&mut rest)?);
+        let n_genes = u32::from_le_bytes(*take_array(&mut rest)?) as usize;
+        let total_counts = f64::from_le_bytes(*take_array(&mut rest)?);
+        let id_bytes = u32::from_le_bytes(*take_array(&mut rest)?) as usize;
+        let cell_id = std::str::from_utf8(take(&mut rest, id_bytes)?).ok()?;
+        let labels = take(&mut rest, 4 * self.layout.n_labels)?;
+        let genes = take(&mut rest, 4 * n_genes)?;
+        let counts = take(&mut rest, self.layout.count_bytes() * n_genes)?;
+        let cell = BucketCell { source, total_counts, cell_id, labels, genes, counts };
+        Some((key, cell, self.bytes.len() - rest.len()))
+    }
+}
+
+impl BucketCell<'_> {
+    pub(super) fn n_genes(&self) -> usize {
+        self.genes.len() / 4
+    }
+
+    pub(super) fn genes(&self) -> impl Iterator<Item = u32> {
+        self.genes.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes))
+    }
+
+    /// Counts of a layout with two bytes each.
+    pub(super) fn counts_u16(&self) -> impl Iterator<Item = u16> {
+        self.counts.as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes))
+    }
+
+    /// Counts of a layout with four bytes each.
+    pub(super) fn counts_f32(&self) -> impl Iterator<Item = f32> {
+        self.counts.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
+    }
+
+    /// The code of one `obs` column.
+    pub(super) fn label(&self, column: usize) -> Option<u32> {
+        let bytes = self.labels.as_chunks::<4>().0.get(column)?;
+        Some(u32::from_le_bytes(*bytes)).filter(|&code| code != NO_LABEL)
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], n_bytes: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(n_bytes)?;
+    *rest = left;
+    Some(taken)
+}
+
+fn take_array<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(taken)
+}

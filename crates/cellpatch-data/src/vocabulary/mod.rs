@@ -1,0 +1,294 @@
+//! Genes and their tokens: the rows of a model's gene table.
+
+mod gene;
+mod storage;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+pub use gene::Gene;
+pub(crate) use gene::ensembl_id;
+
+use crate::error::{Error, Result};
+
+/// A row of the gene table. 0 is padding and no gene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GeneToken(pub u32);
+
+impl GeneToken {
+    /// The token that fills batches up.
+    pub const PADDING: Self = Self(0);
+}
+
+/// A stable mapping between genes and tokens 1, 2, 3, ...
+///
+/// A gene is found by its Ensembl id first, then by its symbol. One known by only one of the names takes on the other
+/// from the first file that links them, so that files with ids and files with symbols meet in the same token. Two files
+/// that name a gene differently and are both read before the one that links them cannot: they leave two tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneVocabulary {
+    capacity: usize,
+    /// The gene of token `position + 1`.
+    genes: Vec<Gene>,
+    by_id: HashMap<String, GeneToken>,
+    /// Symbol -> the first token that had it.
+    by_symbol: HashMap<String, GeneToken>,
+    /// `C3` of a gene named `C3_ENSG00000125730` -> its token, or `None` if several share it.
+    by_shared: HashMap<String, Option<GeneToken>>,
+    /// Symbol in lower case -> its token, or `None` if several share it.
+    by_folded: HashMap<String, Option<GeneToken>>,
+}
+
+/// How the columns of one file map to tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GeneMatch {
+    /// One per column; `None` where the gene is not in the vocabulary.
+    pub tokens: Vec<Option<GeneToken>>,
+    /// Columns matched by Ensembl id.
+    pub by_id: usize,
+    /// Columns matched by symbol, exactly written or but for an id appended to it.
+    pub by_symbol: usize,
+    /// Columns matched by symbol in other capitals.
+    pub by_folded_symbol: usize,
+    /// Columns that became new tokens.
+    pub new: usize,
+    /// Columns whose token an earlier column has too: their counts belong together.
+    pub duplicates: usize,
+    /// Columns without a token.
+    pub misses: Vec<usize>,
+}
+
+impl GeneMatch {
+    /// Columns with a token that was in the vocabulary before.
+    pub fn n_matched(&self) -> usize {
+        self.by_id + self.by_symbol + self.by_folded_symbol
+    }
+
+    /// Matched columns among all, from 0 to 1; 1 for a file without genes.
+    pub fn rate(&self) -> f64 {
+        if self.tokens.is_empty() { 1.0 } else { self.n_matched() as f64 / self.tokens.len() as f64 }
+    }
+}
+
+/// A way to find a gene, surest first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Id,
+    Symbol,
+    /// The symbol, where one side appends the id to it.
+    SharedSymbol,
+    FoldedSymbol,
+}
+
+/// The token of a column and how it was found.
+type Hits = Vec<Option<(GeneToken, By)>>;
+
+impl GeneVocabulary {
+    /// An empty vocabulary.
+    ///
+    /// - `capacity`: rows of the gene table, padding included.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            genes: Vec::new(),
+            by_id: HashMap::new(),
+            by_symbol: HashMap::new(),
+            by_shared: HashMap::new(),
+            by_folded: HashMap::new(),
+        }
+    }
+
+    /// Rows of the gene table, padding included.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many genes there are, without padding.
+    pub fn len(&self) -> usize {
+        self.genes.len()
+    }
+
+    /// Whether there is no gene.
+    pub fn is_empty(&self) -> bool {
+        self.genes.is_empty()
+    }
+
+    /// The gene of a token; `None` for padding and tokens not given out.
+    pub fn gene(&self, token: GeneToken) -> Option<&Gene> {
+        self.genes.get((token.0 as usize).checked_sub(1)?)
+    }
+
+    /// Every gene with its token, tokens ascending.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (GeneToken, &Gene)> {
+        self.genes.iter().enumerate().map(|(position, gene)| (GeneToken(position as u32 + 1), gene))
+    }
+
+    /// Finds the tokens of a file's genes; those not in the vocabulary are misses.
+    ///
+    /// Symbols in other capitals count only while they are the minority of what matched: a file where most would have to
+    /// be folded is of another species (mouse writes `Trp53`), not badly typed.
+    pub fn match_genes(&self, genes: &[Gene]) -> GeneMatch {
+        self.clone().assign(genes)
+    }
+
+    /// Finds the tokens of a file's genes and gives new ones to those not in the vocabulary. Known genes take on names they
+    /// lacked.
+    ///
+    /// - `path`: the file, for the error.
+    ///
+    /// # Errors
+    /// [`Error::VocabularyFull`] if the new genes exceed the capacity; the vocabulary is then as before.
+    pub fn extend(&mut self, genes: &[Gene], path: &Path) -> Result<GeneMatch> {
+        let mut extended = self.clone();
+        let mut matched = extended.assign(genes);
+        for column in std::mem::take(&mut matched.misses) {
+            let gene = &genes[column];
+            // Two new columns may be the same gene.
+            let known = [By::Id, By::Symbol].into_iter().find_map(|by| extended.find(gene, by));
+            if *gene == Gene::default() {
+                matched.misses.push(column);
+                continue;
+            }
+            matched.new += 1;
+            matched.duplicates += usize::from(known.is_some());
+            matched.tokens[column] = Some(known.unwrap_or_else(|| extended.push(gene.clone())));
+        }
+        if extended.len() + 1 > self.capacity {
+            return Err(Error::VocabularyFull {
+                path: path.to_path_buf(),
+                new: extended.len() - self.len(),
+                used: self.len() + 1,
+                capacity: self.capacity,
+            });
+        }
+        *self = extended;
+        Ok(matched)
+    }
+
+    /// Matches genes, taking on names as links are found.
+    fn assign(&mut self, genes: &[Gene]) -> GeneMatch {
+        let mut hits: Hits = vec![None; genes.len()];
+        // One way after the other for the whole file: a column must not claim a token that a later one is surer of.
+        for by in [By::Id, By::Symbol] {
+            for (hit, gene) in hits.iter_mut().zip(genes).filter(|(hit, _)| hit.is_none()) {
+                if let Some(token) = self.find(gene, by) {
+                    *hit = Some((token, by));
+                    self.take_on(token, gene);
+                }
+            }
+        }
+        for by in [By::SharedSymbol, By::FoldedSymbol] {
+            self.assign_loosely(genes, by, &mut hits);
+        }
+        report(&hits, self.genes.len())
+    }
+
+    /// Matches what is left in a less certain way: only to genes the file has not named yet, as a file with both spellings
+    /// means two genes, and only if fewer genes match so than match for certain.
+    fn assign_loosely(&mut self, genes: &[Gene], by: By, hits: &mut Hits) {
+        let taken: HashSet<GeneToken> = hits.iter().flatten().map(|&(token, _)| token).collect();
+        let loose: Vec<(usize, GeneToken)> = genes
+            .iter()
+            .enumerate()
+            .filter(|&(column, _)| hits[column].is_none())
+            .filter_map(|(column, gene)| Some((column, self.find(gene, by)?)))
+            .filter(|(_, token)| !taken.contains(token))
+            .collect();
+        if loose.len() >= taken.len() {
+            return;
+        }
+        for (column, token) in loose {
+            // The column before may have given this token another id.
+            if self.is_compatible(token, &genes[column]) {
+                hits[column] = Some((token, by));
+                self.take_on(token, &genes[column]);
+            }
+        }
+    }
+
+    /// The token of a gene, found in one way.
+    fn find(&self, gene: &Gene, by: By) -> Option<GeneToken> {
+        if by == By::Id {
+            return self.by_id.get(gene.ensembl_id.as_ref()?).copied();
+        }
+        let symbol = gene.symbol.as_ref()?;
+        let token = match by {
+            By::Id | By::Symbol => self.by_symbol.get(symbol).copied(),
+            By::SharedSymbol => match gene.shared_symbol() {
+                Some(shared) => self.by_symbol.get(shared).copied(),
+                None => self.by_shared.get(symbol).copied().flatten(),
+            },
+            By::FoldedSymbol => self.by_folded.get(&symbol.to_lowercase()).copied().flatten(),
+        };
+        token.filter(|&token| self.is_compatible(token, gene))
+    }
+
+    /// Genes of different ids are different, whatever their symbols.
+    fn is_compatible(&self, token: GeneToken, gene: &Gene) -> bool {
+        let known = self.gene(token).and_then(|known| known.ensembl_id.as_ref());
+        known.is_none() || gene.ensembl_id.is_none() || known == gene.ensembl_id.as_ref()
+    }
+
+    /// Gives a known gene the names it lacks.
+    fn take_on(&mut self, token: GeneToken, gene: &Gene) {
+        let Some(known) = self.genes.get_mut((token.0 as usize).wrapping_sub(1)) else { return };
+        let adds_id = known.ensembl_id.is_none() && gene.ensembl_id.is_some();
+        let adds_symbol = known.symbol.is_none() && gene.symbol.is_some();
+        if adds_id {
+            known.ensembl_id.clone_from(&gene.ensembl_id);
+        }
+        if adds_symbol {
+            known.symbol.clone_from(&gene.symbol);
+        }
+        if adds_id || adds_symbol {
+            let known = known.clone();
+            self.index(token, &known);
+        }
+    }
+
+    fn push(&mut self, gene: Gene) -> GeneToken {
+        let token = GeneToken(self.genes.len() as u32 + 1);
+        self.index(token, &gene);
+        self.genes.push(gene);
+        token
+    }
+
+    fn index(&mut self, token: GeneToken, gene: &Gene) {
+        if let Some(id) = &gene.ensembl_id {
+            self.by_id.entry(id.clone()).or_insert(token);
+        }
+        if let Some(symbol) = &gene.symbol {
+            self.by_symbol.entry(symbol.clone()).or_insert(token);
+            insert_unless_shared(&mut self.by_folded, symbol.to_lowercase(), token);
+        }
+        if let Some(shared) = gene.shared_symbol() {
+            insert_unless_shared(&mut self.by_shared, shared.to_string(), token);
+        }
+    }
+}
+
+/// Maps a name to a token, or to none once two tokens lay claim to it.
+fn insert_unless_shared(names: &mut HashMap<String, Option<GeneToken>>, name: String, token: GeneToken) {
+    names
+        .entry(name)
+        .and_modify(|known| *known = known.filter(|&known| known == token))
+        .or_insert(Some(token));
+}
+
+fn report(hits: &Hits, n_genes: usize) -> GeneMatch {
+    let count = |ways: &[By]| hits.iter().flatten().filter(|(_, by)| ways.contains(by)).count();
+    let mut seen = vec![false; n_genes + 1];
+    let duplicate = |(token, _): &&(GeneToken, By)| std::mem::replace(&mut seen[token.0 as usize], true);
+    GeneMatch {
+        tokens: hits.iter().map(|hit| hit.map(|(token, _)| token)).collect(),
+        by_id: count(&[By::Id]),
+        by_symbol: count(&[By::Symbol, By::SharedSymbol]),
+        by_folded_symbol: count(&[By::FoldedSymbol]),
+        new: 0,
+        duplicates: hits.iter().flatten().filter(duplicate).count(),
+        misses: (0..hits.len()).filter(|&column| hits[column].is_none()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use super::*;
+
+fn gene(id: &str, symbol: &str) -> Gene {
+    Gene::new(Some(id), Some(symbol))
+}
+
+const TP53: &str = "ENSG00000141510";
+const CD8A: &str = "ENSG00000153563";
+const PATH: &str = "cells.h5ad";
+
+#[test]
+fn files_of_ids_and_of_symbols_meet_whichever_is_first() {
+    let (symbols, ids, both) = ([gene("", "TP53")], [gene(TP53, "")], [gene(TP53, "TP53")]);
+    let orders: [[&[Gene]; 3]; 4] =
+        [[&symbols, &both, &ids], [&ids, &both, &symbols], [&both, &symbols, &ids], [&both, &ids, &symbols]];
+    for order in orders {
+        let mut vocabulary = GeneVocabulary::new(10);
+        let tokens: Vec<_> =
+            order.iter().map(|genes| vocabulary.extend(genes, Path::new(PATH)).unwrap().tokens[0]).collect();
+        assert_eq!(tokens, [Some(GeneToken(1)); 3]);
+        assert_eq!(vocabulary.len(), 1);
+        assert_eq!(vocabulary.gene(GeneToken(1)), Some(&both[0]));
+    }
+}
+
+#[test]
+fn one_symbol_of_two_ids_is_two_genes() {
+    let mut vocabulary = GeneVocabulary::new(10);
+    let genes = [gene(TP53, "SAME"), gene(CD8A, "SAME")];
+    let matched = vocabulary.extend(&genes, Path::new(PATH)).unwrap();
+    assert_eq!((matched.new, matched.duplicates, vocabulary.len()), (2, 0, 2));
+    assert_eq!(vocabulary.match_genes(&genes).tokens, [Some(GeneToken(1)), Some(GeneToken(2))]);
+    assert_eq!(vocabulary.match_genes(&[gene("", "SAME")]).tokens, [Some(GeneToken(1))]);
+}
+
+#[test]
+fn a_symbol_with_its_id_appended_meets_the_plain_one_whichever_is_first() {
+    let (plain, shared) = (gene("", "C3"), gene("", "C3_ENSG00000125730"));
+    let sure = || gene("", "TP53");
+    let more = || gene("", "CD8A");
+    for (first, second) in [(&plain, &shared), (&shared, &plain)] {
+        let mut vocabulary = GeneVocabulary::new(10);
+        vocabulary.extend(&[sure(), more(), first.clone()], Path::new(PATH)).unwrap();
+        let matched = vocabulary.extend(&[sure(), more(), second.clone()], Path::new(PATH)).unwrap();
+        assert_eq!((matched.tokens[2], matched.by_symbol, vocabulary.len()), (Some(GeneToken(3)), 3, 3));
+    }
+    let mut vocabulary = GeneVocabulary::new(10);
+    let genes = [sure(), gene("", "C3_ENSG00000125730"), gene("", "C3_ENSG00000125731"), plain];
+    vocabulary.extend(&genes, Path::new(PATH)).unwrap();
+    assert_eq!(vocabulary.len(), 4);
+    let again: Vec<_> =
+        vocabulary.match_genes(&genes).tokens.into_iter().flatten().map(|token| token.0).collect();
+    assert_eq!(again, [1, 2, 3, 4]);
+}
+
+#[test]
+fn two_columns_of_one_gene_are_duplicates() {
+    let mut vocabulary = GeneVocabulary::new(10);
+    let genes = [gene("", "A"), gene("", "B"), gene("", "A")];
+    let first = vocabulary.extend(&genes, Path::new(PATH)).unwrap();
+    assert_eq!((first.new, first.duplicates), (3, 1));
+    assert_eq!(first.tokens[0], first.tokens[2]);
+    let second = vocabulary.match_genes(&genes);
+    assert_eq!((second.by_symbol, second.duplicates, second.new), (3, 1, 0));
+}
+
+#[test]
+fn other_capitals_match_a_few_genes_but_not_another_species() {
+    let mut vocabulary = GeneVocabulary::new(10);
+    vocabulary.extend(&["C1orf112", "TP53", "CD8A"].map(|symbol| gene("", symbol)), Path::new(PATH)).unwrap();
+    let matched = vocabulary.match_genes(&["C1ORF112", "TP53", "CD8A"].map(|symbol| gene("", symbol)));
+    assert_eq!((matched.by_symbol, matched.by_folded_symbol), (2, 1));
+    let mouse = vocabulary.match_genes(&["Tp53", "Cd8a"].map(|symbol| gene("", symbol)));
+    assert_eq!(mouse.misses, [0, 1]);
+}
+
+#[test]
+fn a_full_vocabulary_says_so_and_stays_as_it_was() {
+    let mut vocabulary = GeneVocabulary::new(3);
+    vocabulary.extend(&[gene("", "A")], Path::new(PATH)).unwrap();
+    let before = vocabulary.clone();
+    let error = vocabulary.extend(&[gene("", "B"), gene("", "C")], Path::new(PATH)).unwrap_err();
+    assert!(matches!(error, Error::VocabularyFull { new: 2, used: 2, capacity: 3, .. }), "{error}");
+    assert_eq!(vocabulary, before);
+    vocabulary.extend(&[gene("", "B")], Path::new(PATH)).unwrap();
+}
+
+#[test]
+fn parquet_gives_back_the_same_vocabulary() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocabulary.parquet");
+    let mut vocabulary = GeneVocabulary::new(100);
+    let genes = [gene(TP53, "TP53"), gene(CD8A, ""), gene("", "MT-CO1"), gene("", "MATR3_ENSG00000015479")];
+    vocabulary.extend(&genes, Path::new(PATH)).unwrap();
+    vocabulary.write_parquet(&path).unwrap();
+    let read = GeneVocabulary::read_parquet(&path).unwrap();
+    assert_eq!(read, vocabulary);
+    assert_eq!(read.hash(), vocabulary.hash());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    vocabulary.extend(&[gene("", "NEW")], Path::new(PATH)).unwrap();
+    assert_ne!(read.hash(), vocabulary.hash());
+}
+
+#[test]
+fn a_dictionary_with_gaps_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gene2tok.json");
+    std::fs::write(&path, r#"{"A": 1, "B": 3}"#).unwrap();
+    let error = GeneVocabulary::from_gene2tok(&path, 10).unwrap_err();
+    assert!(error.to_string().contains("token 3, expected 2"), "{error}");
+    std::fs::write(&path, r#"{"B": 2, "A": 1}"#).unwrap();
+    assert_eq!(GeneVocabulary::from_gene2tok(&path, 10).unwrap().gene(GeneToken(2)).unwrap().name(), "B");
+}
