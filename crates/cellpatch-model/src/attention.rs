@@ -1,0 +1,116 @@
+//! Multi-head attention with PyTorch's packed projection.
+
+pub mod plain;
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::backend::Backend;
+use burn::tensor::module::linear;
+use burn::tensor::{Tensor, TensorPrimitive};
+
+use crate::backend::{AttentionInputs, AttentionSpec, ModelBackend};
+use crate::initialization;
+use crate::lengths::GeneLengths;
+use crate::linear::{row_major, rows};
+
+/// Which rows of an attention call are padding; `None` where there is none, or where it is attended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ragged<'a> {
+    /// Of the queries.
+    pub queries: Option<&'a GeneLengths>,
+    /// Of the keys and values.
+    pub keys: Option<&'a GeneLengths>,
+}
+
+/// `torch.nn.MultiheadAttention(d, n_heads, batch_first=True)`: the three projections in one parameter, rows in
+/// the order query, key, value; heads as contiguous slices.
+#[derive(Module, Debug)]
+pub struct Attention<B: Backend> {
+    /// [3 d, d]
+    in_proj_weight: Param<Tensor<B, 2>>,
+    /// [3 d]
+    in_proj_bias: Param<Tensor<B, 1>>,
+    out_proj: Linear<B>,
+    n_heads: usize,
+    dropout: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Query,
+    Key,
+    Value,
+}
+
+impl<B: ModelBackend> Attention<B> {
+    pub(crate) fn new(embedding_dim: usize, n_heads: usize, dropout: f64, device: &B::Device) -> Self {
+        let d = embedding_dim;
+        Self {
+            in_proj_weight: initialization::xavier_uniform([3 * d, d], d, 3 * d, device),
+            in_proj_bias: Param::from_tensor(Tensor::zeros([3 * d], device)),
+            out_proj: Linear {
+                weight: initialization::xavier_uniform([d, d], d, d, device),
+                bias: Some(Param::from_tensor(Tensor::zeros([d], device))),
+            },
+            n_heads,
+            dropout,
+        }
+    }
+
+    /// What the queries gather from the memory.
+    ///
+    /// - query: [cells, queries, d], or [1, queries, d] where all cells ask the same
+    /// - memory: [cells, keys, d]
+    /// - output: [cells, queries, d]
+    pub fn forward(&self, query: Tensor<B, 3>, memory: Tensor<B, 3>, ragged: Ragged<'_>) -> Tensor<B, 3> {
+        let [query, key, value] = self.project(query, memory);
+        let spec = self.spec(ragged, &query.device());
+        let primitive = |tensor: Tensor<B, 3>| tensor.into_primitive().tensor();
+        let inputs =
+            AttentionInputs { query: primitive(query), key: primitive(key), value: primitive(value) };
+        let gathered = Tensor::from_primitive(TensorPrimitive::Float(B::ragged_attention(inputs, &spec)));
+        rows(&self.out_proj, gathered)
+    }
+
+    /// The same, and how much each query attended each key, averaged over heads. Made of plain operations on
+    /// every backend: the score matrix is what a kernel never holds.
+    ///
+    /// - output: ([cells, queries, d], [cells, queries, keys])
+    pub fn forward_with_scores(
+        &self,
+        query: Tensor<B, 3>,
+        memory: Tensor<B, 3>,
+        ragged: Ragged<'_>,
+    ) -> (Tensor<B, 3>, Tensor<B, 3>) {
+        let [query, key, value] = self.project(query, memory);
+        let spec = self.spec(ragged, &query.device());
+        let attention = plain::attention(query, key, value, &spec);
+        (rows(&self.out_proj, attention.output), attention.weights.mean_dim(1).squeeze_dim(1))
+    }
+
+    fn project(&self, query: Tensor<B, 3>, memory: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
+        [
+            self.in_projection(query, Role::Query),
+            self.in_projection(memory.clone(), Role::Key),
+            self.in_projection(memory, Role::Value),
+        ]
+    }
+
+    fn in_projection(&self, input: Tensor<B, 3>, role: Role) -> Tensor<B, 3> {
+        let [cells, length, d] = input.dims();
+        let part = (role as usize) * d..(role as usize + 1) * d;
+        let weight = row_major(self.in_proj_weight.val().slice([part.clone(), 0..d]).transpose());
+        let bias = self.in_proj_bias.val().slice([part]);
+        linear(input.reshape([cells * length, d]), weight, Some(bias)).reshape([cells, length, d])
+    }
+
+    fn spec(&self, ragged: Ragged<'_>, device: &B::Device) -> AttentionSpec {
+        let padded = |lengths: Option<&GeneLengths>| lengths.filter(|lengths| lengths.is_padded()).cloned();
+        AttentionSpec {
+            n_heads: self.n_heads,
+            query_lengths: padded(ragged.queries),
+            key_lengths: padded(ragged.keys),
+            dropout: if B::ad_enabled(device) { self.dropout } else { 0.0 },
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! How fresh weights are drawn.
+//!
+//! Every tensor is drawn at once, in the order of the model's fields, so that a seed gives one model: Burn's own
+//! initialisers draw when a parameter is first looked at.
+
+use burn::module::Param;
+use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Distribution, Tensor};
+
+/// Uniform within `sqrt(6 / (fan_in + fan_out))` of 0 (Glorot and Bengio 2010, equation 16).
+pub(crate) fn xavier_uniform<B: Backend>(
+    shape: [usize; 2],
+    fan_in: usize,
+    fan_out: usize,
+    device: &B::Device,
+) -> Param<Tensor<B, 2>> {
+    uniform(shape, (6.0 / (fan_in + fan_out) as f64).sqrt(), device)
+}
+
+/// A linear layer: Xavier-uniform weight, and the bias `torch.nn.Linear` starts with, uniform within
+/// `1 / sqrt(n_in)` of 0.
+pub(crate) fn linear<B: Backend>(n_in: usize, n_out: usize, device: &B::Device) -> Linear<B> {
+    Linear {
+        weight: xavier_uniform([n_in, n_out], n_in, n_out, device),
+        bias: Some(uniform([n_out], (n_in as f64).powf(-0.5), device)),
+    }
+}
+
+/// A table of standard normal rows, as `torch.nn.Embedding` starts.
+pub(crate) fn embedding<B: Backend>(n_rows: usize, embedding_dim: usize, device: &B::Device) -> Embedding<B> {
+    Embedding { weight: standard_normal([n_rows, embedding_dim], device) }
+}
+
+/// A standard normal tensor.
+pub(crate) fn standard_normal<B: Backend, const D: usize>(
+    shape: [usize; D],
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 1.0), device))
+}
+
+/// `torch.nn.LayerNorm(d, eps=1e-5)`.
+pub(crate) fn layer_norm<B: Backend>(embedding_dim: usize, device: &B::Device) -> LayerNorm<B> {
+    LayerNormConfig::new(embedding_dim).with_epsilon(1e-5).init(device)
+}
+
+fn uniform<B: Backend, const D: usize>(
+    shape: [usize; D],
+    bound: f64,
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    Param::from_tensor(Tensor::random(shape, Distribution::Uniform(-bound, bound), device))
+}
