@@ -1,0 +1,16 @@
+//! Figures as SVG documents.
+//!
+//! SVG is written directly rather than through a plotting library: a figure then follows the reader's light or
+//! dark mode, uses the reader's fonts, carries tooltips without scripts, and is the same text on every machine.
+
+mod axis;
+mod frame;
+mod histogram;
+mod line;
+mod palette;
+mod scatter;
+mod svg;
+
+pub use histogram::Histogram;
+pub use line::{LineChart, Reference, Scale, Series, SeriesStyle, smoothed};
+pub use scatter::{Scatter, ScatterPoint};
