@@ -1,0 +1,347 @@
+//! Checkpoints: one folder each, whole or not there.
+//!
+//! ```text
+//! checkpoints/step-00000120/
+//!     model.mpk       weights and parameter ids (Burn record, full precision)
+//!     optimizer.mpk   Adam's moments
+//!     state.json      where the run stands
+//!     manifest.json   sizes and sha256 of the three; its rename commits the checkpoint
+//! ```
+//!
+//! A folder without a manifest is the leftover of a killed process and is never read. Everything random in a training
+//! is a function of the seed and a counter, so weights, moments and the position are the whole state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::files::{self, AtPath as _};
+use crate::{Error, Result};
+
+const FORMAT: u32 = 1;
+const MODEL: &str = "model.mpk";
+const OPTIMIZER: &str = "optimizer.mpk";
+const STATE: &str = "state.json";
+const MANIFEST: &str = "manifest.json";
+
+/// Where a run stands between two optimizer steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainingState {
+    /// The epoch under way, from 1.
+    pub epoch: usize,
+    /// Batches of it that are done.
+    pub batch: usize,
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Cells seen, over all epochs.
+    pub cells: u64,
+    /// Seconds of training and validation.
+    pub seconds: f64,
+    /// Sum of squared errors over the targets of the epoch so far.
+    pub epoch_squared_error: f64,
+    /// How many targets that were.
+    pub epoch_targets: u64,
+    /// The best validation so far.
+    pub best: Option<BestEpoch>,
+    /// Epochs since then.
+    pub epochs_without_improvement: usize,
+    /// The newest finished epoch's losses.
+    pub last: Option<EpochLosses>,
+    /// Bytes of `metrics.jsonl` that belong to the steps taken.
+    pub metrics_bytes: u64,
+    /// Whether the run is over, and why.
+    pub finished: Option<Finish>,
+}
+
+/// Losses of a finished epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EpochLosses {
+    /// Mean squared error over the epoch's training targets.
+    pub train: f64,
+    /// Mean squared error over the validation targets.
+    pub validation: f64,
+}
+
+/// The epoch with the lowest validation loss.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BestEpoch {
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Its losses.
+    pub losses: EpochLosses,
+}
+
+/// Why a run is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finish {
+    /// All epochs are done.
+    Completed,
+    /// The validation loss stopped falling.
+    StoppedEarly,
+}
+
+impl TrainingState {
+    /// The state before the first step.
+    pub fn start() -> Self {
+        Self {
+            epoch: 1,
+            batch: 0,
+            step: 0,
+            cells: 0,
+            seconds: 0.0,
+            epoch_squared_error: 0.0,
+            epoch_targets: 0,
+            best: None,
+            epochs_without_improvement: 0,
+            last: None,
+            metrics_bytes: 0,
+            finished: None,
+        }
+    }
+}
+
+/// What a run was started with; a resume must match it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// sha256 of the configuration without the number of epochs.
+    pub config: String,
+    /// The shard set's identity.
+    pub data: String,
+    /// The backend's name: exact resume is a promise per backend.
+    pub backend: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    step: u64,
+    fingerprint: Fingerprint,
+    files: Vec<FileEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FileEntry {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// A checkpoint as it lies on the disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What the run was started with.
+    pub fingerprint: Fingerprint,
+    /// Where the run stood.
+    pub state: TrainingState,
+    /// The model's record.
+    pub model: Vec<u8>,
+    /// The optimizer's record.
+    pub optimizer: Vec<u8>,
+}
+
+/// Writes a checkpoint below `checkpoints` and returns its folder.
+///
+/// # Errors
+/// [`Error::Io`] when the disk is full or the folder cannot be written. The previous checkpoint stays whole.
+pub(crate) fn write(
+    checkpoints: &Path,
+    fingerprint: &Fingerprint,
+    state: &TrainingState,
+    model: &[u8],
+    optimizer: &[u8],
+) -> Result<PathBuf> {
+    let folder = checkpoints.join(format!("step-{:08}", state.step));
+    remove(&folder)?;
+    fs::create_dir_all(&folder).at("create", &folder)?;
+    let state = to_json(&folder.join(STATE), state)?;
+    let mut entries = Vec::new();
+    for (name, bytes) in [(MODEL, model), (OPTIMIZER, optimizer), (STATE, state.as_slice())] {
+        files::write_synced(&folder.join(name), bytes)?;
+        entries.push(FileEntry { name: name.into(), bytes: bytes.len() as u64, sha256: sha256(bytes) });
+    }
+    let step = step_of(&folder).unwrap_or_default();
+    let manifest = Manifest { format: FORMAT, step, fingerprint: fingerprint.clone(), files: entries };
+    let path = folder.join(MANIFEST);
+    files::replace(&path, &to_json(&path, &manifest)?)?;
+    files::sync_folder(checkpoints)?;
+    Ok(folder)
+}
+
+/// Removes all but the newest `keep` checkpoints, and the leftovers of killed processes.
+pub(crate) fn prune(checkpoints: &Path, keep: usize) -> Result<()> {
+    let newest: Vec<PathBuf> =
+        list(checkpoints)?.into_iter().filter(|folder| folder.join(MANIFEST).is_file()).take(keep).collect();
+    for folder in list(checkpoints)? {
+        if !newest.contains(&folder) {
+            remove(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the newest whole checkpoint; a damaged one is passed over for the one before it.
+///
+/// Returns the checkpoint and what was wrong with newer ones.
+///
+/// # Errors
+/// [`Error::NoCheckpoint`] when there is none that can be read.
+pub fn newest(checkpoints: &Path) -> Result<(Checkpoint, Vec<String>)> {
+    let mut damaged = Vec::new();
+    for folder in list(checkpoints)? {
+        if !folder.join(MANIFEST).is_file() {
+            continue;
+        }
+        match read(&folder) {
+            Ok(checkpoint) => return Ok((checkpoint, damaged)),
+            Err(error) => damaged.push(error.to_string()),
+        }
+    }
+    let path = checkpoints.parent().unwrap_or(checkpoints).to_path_buf();
+    Err(Error::NoCheckpoint { path, damaged: damaged.into_iter().next() })
+}
+
+/// Reads one checkpoint and checks every byte of it.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Format`] when a file is missing, cut short, changed or of a later format.
+pub fn read(folder: &Path) -> Result<Checkpoint> {
+    let path = folder.join(MANIFEST);
+    let manifest: Manifest = from_json(&path, &fs::read(&path).at("read", &path)?)?;
+    if manifest.format != FORMAT {
+        return Err(damaged(&path, format!("format {} is not format {FORMAT}", manifest.format)));
+    }
+    let load = |name: &str| {
+        let path = folder.join(name);
+        let bytes = fs::read(&path).at("read", &path)?;
+        let entry = manifest.files.iter().find(|entry| entry.name == name);
+        match entry {
+            Some(entry) if entry.bytes == bytes.len() as u64 && entry.sha256 == sha256(&bytes) => Ok(bytes),
+            Some(_) => Err(damaged(&path, "its checksum is not the manifest's".into())),
+            None => Err(damaged(&path, "the manifest does not name it".into())),
+        }
+    };
+    let state = from_json(&folder.join(STATE), &load(STATE)?)?;
+    Ok(Checkpoint {
+        folder: folder.to_path_buf(),
+        state,
+        model: load(MODEL)?,
+        optimizer: load(OPTIMIZER)?,
+        fingerprint: manifest.fingerprint,
+    })
+}
+
+/// All checkpoint folders, whole or not, the newest first.
+fn list(checkpoints: &Path) -> Result<Vec<PathBuf>> {
+    if !checkpoints.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(checkpoints).at("read", checkpoints)? {
+        let path = entry.at("read", checkpoints)?.path();
+        if let Some(step) = step_of(&path) {
+            folders.push((step, path));
+        }
+    }
+    folders.sort();
+    Ok(folders.into_iter().rev().map(|(_, path)| path).collect())
+}
+
+fn step_of(folder: &Path) -> Option<u64> {
+    folder.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
+}
+
+/// Removes a checkpoint folder, its manifest first, so that half of it is never taken for a whole one.
+fn remove(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let manifest = folder.join(MANIFEST);
+    if manifest.exists() {
+        fs::remove_file(&manifest).at("remove", &manifest)?;
+        files::sync_folder(folder)?;
+    }
+    fs::remove_dir_all(folder).at("remove", folder)
+}
+
+fn damaged(path: &Path, reason: String) -> Error {
+    Error::Format { action: "read", path: path.to_path_buf(), reason }
+}
+
+fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|error| Error::Format {
+        action: "written",
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })
+}
+
+fn from_json<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| damaged(path, error.to_string()))
+}
+
+/// sha256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint() -> Fingerprint {
+        Fingerprint { config: "c".into(), data: "d".into(), backend: "b".into() }
+    }
+
+    fn state(step: u64) -> TrainingState {
+        TrainingState { step, seconds: 0.1 + 0.2, epoch_squared_error: 1.0 / 3.0, ..TrainingState::start() }
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_to_the_last_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &fingerprint(), &state(12), b"weights", b"moments").unwrap();
+        let (found, damaged) = newest(folder.path()).unwrap();
+        assert_eq!((found.state, damaged.len()), (state(12), 0));
+        assert_eq!((found.model.as_slice(), found.optimizer.as_slice()), (&b"weights"[..], &b"moments"[..]));
+    }
+
+    #[test]
+    fn a_kill_before_the_commit_leaves_the_checkpoint_before() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &fingerprint(), &state(1), b"old", b"").unwrap();
+        let cut = write(folder.path(), &fingerprint(), &state(2), b"new", b"").unwrap();
+        fs::rename(cut.join(MANIFEST), files::sibling(&cut.join(MANIFEST))).unwrap();
+        assert_eq!(newest(folder.path()).unwrap().0.model, b"old");
+        prune(folder.path(), 2).unwrap();
+        assert!(!cut.exists(), "the leftover is cleared away");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_passed_over_and_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &fingerprint(), &state(1), b"old", b"").unwrap();
+        let new = write(folder.path(), &fingerprint(), &state(2), b"new", b"").unwrap();
+        fs::write(new.join(MODEL), b"nfw").unwrap();
+        let (found, damaged) = newest(folder.path()).unwrap();
+        assert_eq!(found.model, b"old");
+        assert!(damaged[0].contains("checksum"), "{damaged:?}");
+        fs::remove_dir_all(folder.path().join("step-00000001")).unwrap();
+        assert!(matches!(newest(folder.path()), Err(Error::NoCheckpoint { damaged: Some(_), .. })));
+    }
+
+    #[test]
+    fn only_the_newest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for step in [9, 10, 100] {
+            write(folder.path(), &fingerprint(), &state(step), b"", b"").unwrap();
+        }
+        prune(folder.path(), 2).unwrap();
+        let steps: Vec<_> = list(folder.path()).unwrap().iter().filter_map(|path| step_of(path)).collect();
+        assert_eq!(steps, [100, 10]);
+    }
+}

@@ -1,0 +1,284 @@
+//! The pretraining objective: mean squared error over the masked genes.
+
+use burn::module::{AutodiffModule, Module, ModuleMapper, Param, ParamId};
+use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
+use cellpatch_data::{MaskedBatch, PaddedShape};
+use cellpatch_model::{CellPatch, GeneTargets, GeneValues, ModelBackend, masked_squared_error, pad_values};
+
+use crate::batches::{PretrainingBatch, mix};
+use crate::clipping::clip_global_norm;
+use crate::config::PretrainingConfig;
+use crate::{Error, Result};
+
+/// A model with what a training step needs to know beside it.
+///
+/// A step takes a whole batch and computes it in parts of similar length, each within
+/// [`PretrainingConfig::max_scores`]; the gradients add up to those of the batch's mean.
+#[derive(Module, Debug)]
+pub struct Pretrainer<B: Backend> {
+    /// The model.
+    pub model: CellPatch<B>,
+    clip_norm: Option<f32>,
+    max_scores: usize,
+    n_heads: usize,
+    n_patches: usize,
+}
+
+/// Squared errors of a batch, still on the device.
+#[derive(Debug, Clone)]
+pub struct BatchLoss<B: Backend> {
+    /// Sums over the targets of each part of the batch: `[1]` each.
+    squared_errors: Vec<Tensor<B, 1>>,
+    /// Targets in the whole batch.
+    pub n_targets: usize,
+}
+
+impl<B: Backend> BatchLoss<B> {
+    /// The sum over all targets, in squared log1p units. Waits for the device.
+    pub fn squared_error(&self) -> f64 {
+        let read = |sum: &Tensor<B, 1>| sum.to_data().iter::<f64>().next().unwrap_or(f64::NAN);
+        self.squared_errors.iter().map(read).sum()
+    }
+}
+
+impl<B: Backend> ItemLazy for BatchLoss<B> {
+    type ItemSync = Self;
+
+    fn sync(self) -> Self {
+        self
+    }
+}
+
+impl<B: ModelBackend> Pretrainer<B> {
+    /// A model with fresh weights, drawn from the device's random stream.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model's configuration makes no sense.
+    pub fn new(config: &PretrainingConfig, device: &B::Device) -> Result<Self> {
+        config.model.validate().map_err(Error::Model)?;
+        Ok(Self {
+            model: config.model.init(device).map(&mut Numbering(0)),
+            clip_norm: config.clip_norm,
+            max_scores: config.max_scores,
+            n_heads: config.model.n_heads,
+            n_patches: config.model.n_patches,
+        })
+    }
+
+    /// Attention scores of the largest block of a padded part.
+    fn scores(&self, shape: PaddedShape) -> usize {
+        let PaddedShape { n_cells, longest_input, longest_target } = shape;
+        let encoder = self.n_patches * longest_input.max(self.n_patches);
+        let decoder = longest_target * longest_target.max(self.n_patches);
+        n_cells * self.n_heads * encoder.max(decoder)
+    }
+
+    fn parts(&self, batch: &MaskedBatch) -> Vec<MaskedBatch> {
+        let mut parts = batch.micro_batches(self.max_scores, |shape| self.scores(shape));
+        // A part without targets has no loss and no gradient.
+        parts.retain(|part| part.n_targets() > 0);
+        parts
+    }
+
+    /// Sum of squared errors over a part's targets: `[1]`.
+    fn squared_error(&self, part: &MaskedBatch, device: &B::Device) -> Tensor<B, 1> {
+        let cells = || 0..part.n_cells();
+        let (genes, values): (Vec<_>, Vec<_>) = cells().map(|cell| part.input(cell)).unzip();
+        let GeneTargets { genes, lengths } = GeneTargets::pad(&genes, device);
+        let input = GeneValues { genes, values: pad_values(&values, &lengths, device), lengths };
+        let (genes, values): (Vec<_>, Vec<_>) = cells().map(|cell| part.target(cell)).unzip();
+        let targets = GeneTargets::pad(&genes, device);
+        let expected = pad_values(&values, &targets.lengths, device);
+        let prediction = self.model.forward(&input, &targets);
+        masked_squared_error(prediction, expected, &targets.lengths).0
+    }
+
+    fn device(&self) -> B::Device {
+        self.model.devices().into_iter().next().unwrap_or_default()
+    }
+}
+
+/// Gives parameters their place in the model as id, so that equal runs write equal checkpoints; Burn's ids are random.
+struct Numbering(u64);
+
+impl<B: Backend> ModuleMapper<B> for Numbering {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (_, value, mapper) = parameter.consume();
+        self.0 += 1;
+        Param::from_mapped_value(ParamId::from(self.0), value, mapper)
+    }
+}
+
+impl<B> TrainStep for Pretrainer<B>
+where
+    B: AutodiffBackend + ModelBackend,
+    B::InnerBackend: ModelBackend,
+{
+    type Input = PretrainingBatch;
+    type Output = BatchLoss<B::InnerBackend>;
+
+    fn step(&self, batch: PretrainingBatch) -> TrainOutput<Self::Output> {
+        let device = self.device();
+        let n_targets = batch.cells.n_targets();
+        let mut gradients = GradientsAccumulator::new();
+        let mut squared_errors = Vec::new();
+        let mut seed = batch.dropout_seed;
+        for part in self.parts(&batch.cells) {
+            B::seed(&device, seed);
+            seed = mix(seed);
+            let squared_error = self.squared_error(&part, &device);
+            squared_errors.push(squared_error.clone().inner());
+            let loss = squared_error.div_scalar(n_targets as f32);
+            gradients.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
+        }
+        TrainOutput { grads: gradients.grads(), item: BatchLoss { squared_errors, n_targets } }
+    }
+
+    fn optimize<B1, O>(self, optimizer: &mut O, learning_rate: f64, gradients: GradientsParams) -> Self
+    where
+        B1: AutodiffBackend,
+        O: Optimizer<Self, B1>,
+        Self: AutodiffModule<B1>,
+    {
+        let gradients = match self.clip_norm {
+            Some(norm) => clip_global_norm::<B1, Self>(&self, gradients, norm),
+            None => gradients,
+        };
+        optimizer.step(learning_rate, self, gradients)
+    }
+}
+
+impl<B: ModelBackend> InferenceStep for Pretrainer<B> {
+    type Input = PretrainingBatch;
+    type Output = BatchLoss<B>;
+
+    fn step(&self, batch: PretrainingBatch) -> BatchLoss<B> {
+        let device = self.device();
+        let squared_errors =
+            self.parts(&batch.cells).iter().map(|part| self.squared_error(part, &device)).collect();
+        BatchLoss { squared_errors, n_targets: batch.cells.n_targets() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::{Autodiff, Flex};
+    use burn::module::ModuleVisitor;
+    use cellpatch_model::Preset;
+
+    type B = Autodiff<Flex>;
+
+    /// Cells of many lengths, the shortest without targets.
+    fn cells() -> MaskedBatch {
+        let mut batch = MaskedBatch { input_offsets: vec![0], target_offsets: vec![0], ..Default::default() };
+        for (row, (input, target)) in
+            [(1, 0), (40, 21), (3, 1), (17, 9), (90, 40), (8, 4)].into_iter().enumerate()
+        {
+            let gene = |index: usize| 1 + ((row * 131 + index * 7) % 500) as u32;
+            batch.rows.push(row as u64);
+            batch.input_genes.extend((0..input).map(gene));
+            batch.input_values.extend((0..input).map(|index| 0.3 + (index % 5) as f32));
+            batch.target_genes.extend((0..target).map(|index| gene(index + 200)));
+            batch.target_values.extend((0..target).map(|index| (index % 3) as f32));
+            batch.input_offsets.push(batch.input_genes.len());
+            batch.target_offsets.push(batch.target_genes.len());
+        }
+        batch
+    }
+
+    fn pretrainer(max_scores: usize, clip_norm: Option<f32>) -> Pretrainer<B> {
+        let model = Preset::Tiny.config().with_attention_dropout(0.0).with_output_dropout(0.0);
+        let config = PretrainingConfig { max_scores, clip_norm, ..PretrainingConfig::new(model) };
+        B::seed(&Default::default(), 3);
+        Pretrainer::new(&config, &Default::default()).unwrap()
+    }
+
+    /// All gradients of a module, one after the other.
+    struct Flat<'a>(&'a GradientsParams, Vec<f32>);
+
+    impl ModuleVisitor<B> for Flat<'_> {
+        fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+            if let Some(gradient) = self.0.get::<Flex, D>(parameter.id) {
+                self.1.extend(gradient.into_data().iter::<f32>());
+            }
+        }
+    }
+
+    fn gradients(pretrainer: &Pretrainer<B>, gradients: &GradientsParams) -> Vec<f32> {
+        let mut flat = Flat(gradients, Vec::new());
+        pretrainer.visit(&mut flat);
+        flat.1
+    }
+
+    #[test]
+    fn a_batch_in_parts_has_the_gradient_and_loss_of_the_whole() {
+        let batch = PretrainingBatch { cells: cells(), dropout_seed: 1 };
+        let whole = pretrainer(usize::MAX, None);
+        let parts = pretrainer(3_000, None);
+        assert_eq!(whole.parts(&batch.cells).len(), 1);
+        assert!(parts.parts(&batch.cells).len() > 2, "the batch is cut");
+        let (a, b) = (TrainStep::step(&whole, batch.clone()), TrainStep::step(&parts, batch));
+        let (loss_a, loss_b) = (a.item.squared_error(), b.item.squared_error());
+        assert!((loss_a / loss_b - 1.0).abs() < 1e-6, "{loss_a} {loss_b}");
+        let (a, b) = (gradients(&whole, &a.grads), gradients(&parts, &b.grads));
+        let largest = a.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+        let apart = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(a.len() == b.len() && apart < 1e-5 * largest, "{apart} of {largest}");
+    }
+
+    #[test]
+    fn the_loss_is_the_mean_over_all_targets() {
+        let pretrainer = pretrainer(usize::MAX, None).valid();
+        let output = InferenceStep::step(&pretrainer, PretrainingBatch { cells: cells(), dropout_seed: 0 });
+        assert_eq!(output.n_targets, 75);
+        let by_cell: f64 = (0..6)
+            .map(|cell| {
+                let cells = cells().select(&[cell]);
+                InferenceStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: 0 }).squared_error()
+            })
+            .sum();
+        assert!((output.squared_error() / by_cell - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn clipping_scales_all_gradients_by_their_common_norm() {
+        let pretrainer = pretrainer(usize::MAX, None);
+        let batch = PretrainingBatch { cells: cells(), dropout_seed: 1 };
+        let output = TrainStep::step(&pretrainer, batch);
+        let before = gradients(&pretrainer, &output.grads);
+        let norm = before.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        let limit = (norm / 3.0) as f32;
+        let clipped = clip_global_norm::<B, _>(&pretrainer, output.grads, limit);
+        let after = gradients(&pretrainer, &clipped);
+        for (before, after) in before.iter().zip(&after) {
+            assert!((before / 3.0 - after).abs() <= 1e-5 * before.abs().max(1e-6), "{before} {after}");
+        }
+        let untouched = clip_global_norm::<B, _>(&pretrainer, clipped, 2.0 * limit);
+        assert_eq!(gradients(&pretrainer, &untouched), after);
+    }
+
+    #[test]
+    fn equal_models_have_equal_parameter_ids() {
+        struct Ids(Vec<ParamId>);
+        impl ModuleVisitor<B> for Ids {
+            fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<B, D>>) {
+                self.0.push(parameter.id);
+            }
+        }
+        let ids = |pretrainer: &Pretrainer<B>| {
+            let mut ids = Ids(Vec::new());
+            pretrainer.visit(&mut ids);
+            ids.0
+        };
+        let first = ids(&pretrainer(1, None));
+        assert_eq!(first, ids(&pretrainer(1, None)));
+        let mut distinct = first.clone();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), first.len());
+    }
+}

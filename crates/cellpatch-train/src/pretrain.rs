@@ -1,0 +1,351 @@
+//! From a shard set to a pretrained model.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::data::dataloader::DataLoader;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
+use cellpatch_data::{Loader, LoaderOptions, RowSelection, ShardSet, Split};
+use cellpatch_model::ModelBackend;
+use cellpatch_model::weights::{CONFIG_KEY, save_safetensors};
+use serde::{Deserialize, Serialize};
+
+use crate::baseline::GeneMeans;
+use crate::batches::{Batches, Cursor, PretrainingBatch, mix};
+use crate::checkpoint::{self, BestEpoch, EpochLosses, Fingerprint, Finish, TrainingState};
+use crate::config::PretrainingConfig;
+use crate::metrics::Observer;
+use crate::objective::Pretrainer;
+use crate::optimizer::{SharedOptimizer, coupled_adam};
+use crate::renderer::SilentRenderer;
+use crate::run::RunDirectory;
+use crate::schedule::LearningRate;
+use crate::strategy::{self, CheckpointPolicy, Ending, ResumableStrategy, Surroundings};
+use crate::{Error, Result};
+
+/// The data of a pretraining, split and ready to be read.
+#[derive(Debug)]
+pub struct PretrainingData {
+    shards: Arc<ShardSet>,
+    split: Split,
+    training: Arc<Loader>,
+    validation: Arc<Loader>,
+}
+
+impl PretrainingData {
+    /// Splits a shard set and opens both halves.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] when the vocabulary does not fit the model; otherwise those of the split and the loader.
+    pub fn open(shards: Arc<ShardSet>, config: &PretrainingConfig) -> Result<Self> {
+        let needed = shards.manifest().n_genes as usize + 1;
+        if needed > config.model.gene_capacity {
+            return Err(Error::BadOption {
+                option: "gene-capacity",
+                value: config.model.gene_capacity.to_string(),
+                reason: format!("the data's vocabulary needs {needed} rows, padding included"),
+            });
+        }
+        let split = match &config.validation.by {
+            Some(column) => Split::by_column(&shards, column, config.validation.fraction, config.seed)?,
+            None => Split::random(&shards, config.validation.fraction, config.seed)?,
+        };
+        let split = match config.max_cells {
+            Some(most) => sample(split, most, config.seed),
+            None => split,
+        };
+        let options = LoaderOptions {
+            batch_size: config.batch_size,
+            seed: config.seed,
+            length_buckets: config.length_buckets,
+            masking: config.masking,
+            ..LoaderOptions::default()
+        };
+        let training = Loader::new(Arc::clone(&shards), split.train.clone(), options.clone())?;
+        let options = LoaderOptions { shuffle: false, ..options };
+        let validation = Loader::new(Arc::clone(&shards), split.validation.clone(), options)?;
+        Ok(Self { shards, split, training: Arc::new(training), validation: Arc::new(validation) })
+    }
+
+    /// The shard set.
+    pub fn shards(&self) -> &Arc<ShardSet> {
+        &self.shards
+    }
+
+    /// Which cells train and which validate.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The training batches.
+    pub fn training(&self) -> &Arc<Loader> {
+        &self.training
+    }
+
+    /// The validation batches, in row order.
+    pub fn validation(&self) -> &Arc<Loader> {
+        &self.validation
+    }
+}
+
+/// A uniform sample of both halves of a split: the cells with the smallest hashes.
+fn sample(split: Split, most: usize, seed: u64) -> Split {
+    let n_rows = split.train.n_rows();
+    let mut hashes: Vec<(u64, u64)> =
+        split.train.iter().chain(split.validation.iter()).map(|row| (mix(seed ^ mix(row)), row)).collect();
+    if hashes.len() <= most {
+        return split;
+    }
+    hashes.select_nth_unstable(most);
+    let kept = RowSelection::from_rows(n_rows, hashes[..most].iter().map(|&(_, row)| row));
+    let half =
+        |rows: &RowSelection| RowSelection::from_rows(n_rows, rows.iter().filter(|&row| kept.contains(row)));
+    Split { train: half(&split.train), validation: half(&split.validation) }
+}
+
+/// How a pretraining ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PretrainingOutcome {
+    /// Why it is over; none when it was interrupted and can be resumed.
+    pub finish: Option<Finish>,
+    /// Epochs finished.
+    pub epochs: usize,
+    /// Optimizer steps taken.
+    pub steps: u64,
+    /// Cells seen, over all epochs.
+    pub cells: u64,
+    /// Seconds of training and validation, over all resumes.
+    pub seconds: f64,
+    /// Losses of the newest finished epoch.
+    pub last: Option<EpochLosses>,
+    /// The epoch whose weights are in `model`.
+    pub best: Option<BestEpoch>,
+    /// Mean squared error on the validation targets when each gene's training mean is predicted.
+    pub validation_loss_gene_mean: f64,
+    /// The newest checkpoint's folder.
+    pub checkpoint: PathBuf,
+}
+
+/// What stands beside the weights in `model.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// Version of the crate that wrote it.
+    pub version: String,
+    /// The model's configuration.
+    pub model: cellpatch_model::CellPatchConfig,
+    /// Hash of the vocabulary whose tokens the gene embedding uses.
+    pub vocabulary_hash: String,
+    /// Genes in it.
+    pub vocabulary_size: usize,
+    /// The epoch the weights are from.
+    pub epoch: usize,
+    /// Optimizer steps taken.
+    pub steps: u64,
+    /// Losses of that epoch.
+    pub losses: EpochLosses,
+    /// See [`PretrainingOutcome::validation_loss_gene_mean`].
+    pub validation_loss_gene_mean: f64,
+}
+
+/// How a run is carried out, beside what it computes.
+#[derive(Clone, Default)]
+pub struct Execution {
+    /// When checkpoints are written.
+    pub checkpoints: CheckpointPolicy,
+    /// Go on from the newest checkpoint.
+    pub resume: bool,
+    /// Tells the loop to save a checkpoint and end.
+    pub interrupter: Interrupter,
+}
+
+/// Pretrains a model: masked genes are predicted from the others, mean squared error (paper, Methods).
+///
+/// The run directory gets `metrics.jsonl`, `checkpoints/`, and whenever the validation loss is the lowest so far
+/// `model.safetensors` with `model.json`. A run that is killed at any moment and resumed computes, on the CPU, the same
+/// bits as one that was not.
+///
+/// # Errors
+/// Bad settings, data that cannot be read, a disk that cannot be written, a checkpoint of another run, or a loss that is
+/// no longer a number.
+pub fn pretrain<B>(
+    device: &B::Device,
+    data: &PretrainingData,
+    config: &PretrainingConfig,
+    run: Arc<RunDirectory>,
+    execution: Execution,
+    observer: Arc<dyn Observer>,
+) -> Result<PretrainingOutcome>
+where
+    B: AutodiffBackend + ModelBackend,
+    B::InnerBackend: ModelBackend,
+{
+    config.validate()?;
+    let fingerprint = fingerprint::<B>(device, data, config)?;
+    let validation_loss_gene_mean = gene_mean_loss(data, config)?;
+
+    B::seed(device, config.seed);
+    let model = Pretrainer::<B>::new(config, device)?;
+    let optimizer = SharedOptimizer::new(coupled_adam(config.weight_decay));
+    let (model, optimizer, start) = if execution.resume {
+        let (checkpoint, passed_over) = checkpoint::newest(&run.checkpoints())?;
+        for reason in passed_over {
+            observer.on_warning(&format!("passed over a damaged checkpoint: {reason}"));
+        }
+        check_fingerprint(&checkpoint.fingerprint, &fingerprint, &checkpoint.folder)?;
+        let (model, optimizer) = strategy::restore(&checkpoint, model, optimizer, device)?;
+        (model, optimizer, reopened(checkpoint.state, config))
+    } else {
+        (model, optimizer, TrainingState::start())
+    };
+
+    let training_cursor = Arc::new(Cursor::default());
+    let validation_cursor = Arc::new(Cursor::default());
+    let batches_per_epoch = data.training.n_batches();
+    let learning_rate = LearningRate::new(config, batches_per_epoch * config.epochs, start.step as usize);
+    let training = Batches::new(Arc::clone(&data.training), Arc::clone(&training_cursor), config.seed);
+    let validation = Batches::new(Arc::clone(&data.validation), Arc::clone(&validation_cursor), config.seed);
+    let card = card(data, config, validation_loss_gene_mean);
+    let surroundings = Surroundings {
+        config: config.clone(),
+        policy: execution.checkpoints,
+        run: Arc::clone(&run),
+        fingerprint,
+        observer,
+        training_cursor,
+        validation_cursor,
+        batches_per_epoch,
+        validation_cells: data.validation.n_cells(),
+        validation_loss_gene_mean,
+    };
+    let model_run = Arc::clone(&run);
+    let strategy =
+        Arc::new(ResumableStrategy::new(surroundings, optimizer.clone(), start, move |model, state| {
+            save_model(&model_run, model, &card, state)
+        }));
+    let training: Arc<dyn DataLoader<B, PretrainingBatch>> = Arc::new(training);
+    let validation: Arc<dyn DataLoader<B::InnerBackend, PretrainingBatch>> = Arc::new(validation);
+    SupervisedTraining::new(run.path(), training, validation)
+        .renderer(SilentRenderer)
+        .with_application_logger(None)
+        .with_metric_logger(SilentRenderer)
+        .with_interrupter(execution.interrupter)
+        .num_epochs(config.epochs)
+        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
+        .launch(Learner::new(model, optimizer, learning_rate));
+    let (finish, state) = match strategy.take_ending() {
+        Some(Ok(Ending::Finished(state))) => (state.finished, state),
+        Some(Ok(Ending::Interrupted(state))) => (None, state),
+        Some(Err(error)) => return Err(error),
+        None => (None, TrainingState::start()),
+    };
+    Ok(PretrainingOutcome {
+        finish,
+        epochs: state.epoch - 1,
+        steps: state.step,
+        cells: state.cells,
+        seconds: state.seconds,
+        last: state.last,
+        best: state.best,
+        validation_loss_gene_mean,
+        checkpoint: checkpoint::newest(&run.checkpoints())?.0.folder,
+    })
+}
+
+/// A finished run goes on when more epochs are asked for than it had.
+fn reopened(mut state: TrainingState, config: &PretrainingConfig) -> TrainingState {
+    if state.finished == Some(Finish::Completed) && state.epoch <= config.epochs {
+        state.finished = None;
+    }
+    state
+}
+
+fn gene_mean_loss(data: &PretrainingData, config: &PretrainingConfig) -> Result<f64> {
+    let means = GeneMeans::of_targets(&data.training, config.model.gene_capacity)?;
+    let (mut squared_error, mut n_targets) = (0.0, 0);
+    for batch in data.validation.epoch(0, 0) {
+        let batch = batch?;
+        squared_error += means.squared_error(&batch);
+        n_targets += batch.target_genes.len();
+    }
+    Ok(squared_error / n_targets.max(1) as f64)
+}
+
+fn card(data: &PretrainingData, config: &PretrainingConfig, validation_loss_gene_mean: f64) -> ModelCard {
+    ModelCard {
+        version: env!("CARGO_PKG_VERSION").into(),
+        model: config.model.clone(),
+        vocabulary_hash: data.shards.manifest().vocabulary_hash.clone(),
+        vocabulary_size: data.shards.manifest().n_genes as usize,
+        epoch: 0,
+        steps: 0,
+        losses: EpochLosses { train: f64::NAN, validation: f64::NAN },
+        validation_loss_gene_mean,
+    }
+}
+
+fn save_model<B: ModelBackend>(
+    run: &RunDirectory,
+    model: &Pretrainer<B>,
+    card: &ModelCard,
+    state: &TrainingState,
+) -> Result<()> {
+    let Some(best) = state.best else { return Ok(()) };
+    let card = ModelCard { epoch: best.epoch, losses: best.losses, steps: state.step, ..card.clone() };
+    let metadata = [
+        (CONFIG_KEY.to_owned(), card.model.to_string()),
+        ("cellpatch.vocabulary_hash".to_owned(), card.vocabulary_hash.clone()),
+    ];
+    save_safetensors(&model.model, run.model(), &metadata.into())?;
+    let path = run.model_card();
+    let json = serde_json::to_vec_pretty(&card).map_err(|error| Error::Format {
+        action: "written",
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
+    run.write(&path, &json)
+}
+
+fn fingerprint<B: Backend>(
+    device: &B::Device,
+    data: &PretrainingData,
+    config: &PretrainingConfig,
+) -> Result<Fingerprint> {
+    // More epochs may be asked for when a run goes on, unless the learning rate depends on how many there are.
+    let epochs = match config.schedule {
+        crate::Schedule::Constant => 0,
+        crate::Schedule::Cosine => config.epochs,
+    };
+    let fixed = PretrainingConfig { epochs, ..config.clone() };
+    let unwritable = |error: serde_json::Error| Error::BadOption {
+        option: "config",
+        value: String::new(),
+        reason: error.to_string(),
+    };
+    let json = serde_json::to_vec(&fixed).map_err(unwritable)?;
+    let manifest = serde_json::to_vec(data.shards.manifest()).map_err(unwritable)?;
+    Ok(Fingerprint {
+        config: checkpoint::sha256(&json),
+        data: checkpoint::sha256(&manifest),
+        backend: B::name(device),
+    })
+}
+
+fn check_fingerprint(then: &Fingerprint, now: &Fingerprint, folder: &std::path::Path) -> Result<()> {
+    let parts = [
+        ("the data", &then.data, &now.data),
+        ("the configuration", &then.config, &now.config),
+        ("the backend", &then.backend, &now.backend),
+    ];
+    for (what, then, now) in parts {
+        if then != now {
+            return Err(Error::CheckpointMismatch {
+                path: folder.to_path_buf(),
+                what,
+                then: then.clone(),
+                now: now.clone(),
+            });
+        }
+    }
+    Ok(())
+}
