@@ -1,1 +1,74 @@
-//! cellpatch-cli
+//! # cellpatch-cli
+//!
+//! The `cellpatch` command tree and everything it says to a user. There is no science in here: each command reads its
+//! settings (`options`), chooses a device (`device`), calls the crates below and renders what comes back.
+//!
+//! Results go to stdout, everything else to stderr. Errors say what happened, where and what to do next; the exit code is
+//! 0 when done, 2 for a request that makes no sense, 3 for bad input, 4 for a machine that cannot, and 130 after Ctrl-C
+//! (once a checkpoint was saved).
+//!
+//! ```
+//! use std::process::ExitCode;
+//!
+//! // What `cellpatch doctor --help` does.
+//! let code = cellpatch_cli::run(["cellpatch", "doctor", "--help"]);
+//! assert_eq!(code, ExitCode::SUCCESS);
+//! ```
+
+mod allocator;
+mod arguments;
+mod builtin;
+mod device;
+mod doctor;
+mod failure;
+mod inputs;
+mod inspect;
+mod interrupt;
+mod options;
+mod pretrain;
+mod report;
+mod shard;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::arguments::{Arguments, Command};
+use crate::terminal::Terminal;
+
+/// Runs one command and returns its exit code.
+///
+/// - `arguments`: the program's name and its arguments.
+pub fn run<A>(arguments: impl IntoIterator<Item = A>) -> ExitCode
+where
+    A: Into<OsString> + Clone,
+{
+    allocator::keep_large_blocks();
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are results, the rest are usage errors; clap knows where each goes.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let terminal = Terminal { quiet: arguments.output.quiet, json: arguments.output.json };
+    let result = match arguments.command {
+        Command::Pretrain(arguments) => pretrain::run(&terminal, *arguments),
+        Command::Shard(arguments) => shard::run(&terminal, &arguments),
+        Command::Inspect(arguments) => inspect::run(&terminal, &arguments),
+        Command::Doctor(arguments) => match arguments.probe {
+            Some(device) => doctor::answer_probe(&terminal, device),
+            None => doctor::run(&terminal),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            terminal.failure(&failure);
+            ExitCode::from(failure.category().exit_code())
+        }
+    }
+}

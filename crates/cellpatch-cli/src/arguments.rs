@@ -1,0 +1,125 @@
+//! The command tree.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::device::DeviceChoice;
+use crate::options::{DataOptions, PretrainOptions};
+
+/// A foundation model for single-cell RNA-seq: from counts to a trained model, on CPU, wgpu and CUDA.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cellpatch",
+    version,
+    propagate_version = true,
+    max_term_width = 120,
+    args_override_self = true
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// What is printed.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputOptions {
+    /// Print one JSON value with the result on stdout, and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress, only results, warnings and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Pretrain a model by predicting masked genes; without --data, on built-in synthetic cells
+    Pretrain(Box<PretrainArguments>),
+    /// Turn .h5ad files into a shard set: quality control, gene vocabulary, shuffled Parquet
+    Shard(Box<ShardArguments>),
+    /// Describe an .h5ad file, a shard set, a run, a checkpoint or a weights file
+    Inspect(InspectArguments),
+    /// Show which devices work here, and what the others lack
+    Doctor(DoctorArguments),
+}
+
+/// Arguments of `pretrain`.
+#[derive(Debug, Args)]
+pub(crate) struct PretrainArguments {
+    #[command(flatten)]
+    pub options: PretrainOptions,
+    /// A TOML file whose keys are these flags; flags win over it
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+    /// The folder for everything this run writes [default: runs/pretrain-N]
+    #[arg(long, value_name = "FOLDER", help_heading = "Run")]
+    pub run_dir: Option<PathBuf>,
+    /// Go on from the last checkpoint of --run-dir, or of the newest run
+    #[arg(long, help_heading = "Run")]
+    pub resume: bool,
+}
+
+/// Arguments of `shard`.
+#[derive(Debug, Args)]
+pub(crate) struct ShardArguments {
+    #[command(flatten)]
+    pub options: DataOptions,
+    /// The folder for the shard set
+    #[arg(long, short, value_name = "FOLDER")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// What to describe
+    pub path: PathBuf,
+    /// Check every checksum of a shard set
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Try one device in this process
+    #[arg(long, hide = true)]
+    pub probe: Option<DeviceChoice>,
+}
+
+/// The keys a configuration file of `pretrain` may have: its flags that hold a value of their own.
+pub(crate) fn pretrain_keys() -> Vec<String> {
+    let elsewhere = ["config", "run-dir", "resume", "json", "quiet", "help", "version"];
+    let command = Arguments::command();
+    let Some(pretrain) = command.find_subcommand("pretrain") else { return Vec::new() };
+    pretrain
+        .get_arguments()
+        .filter_map(|argument| argument.get_long())
+        .filter(|name| !elsewhere.contains(name))
+        .map(String::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_key_of_a_stored_configuration_is_a_flag() {
+        let keys = pretrain_keys();
+        for key in ["data", "batch-size", "obs-column", "device", "seed", "checkpoint-steps"] {
+            assert!(keys.iter().any(|known| known == key), "{key} is not in {keys:?}");
+        }
+        assert!(!keys.iter().any(|key| key == "resume"));
+    }
+}

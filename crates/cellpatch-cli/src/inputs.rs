@@ -1,0 +1,171 @@
+//! From the paths a user gives to a shard set.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cellpatch_data::{AnnDataFile, ShardOptions, ShardProgress, ShardSet, ShardStage, write_shards};
+
+use crate::failure::{Category, Failure};
+use crate::options::{DataOptions, USUAL_COLUMNS};
+use crate::terminal::{Progress, Terminal};
+
+/// What `--data` names.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Input {
+    /// A finished shard set.
+    Shards(PathBuf),
+    /// Files to be sharded, in a fixed order.
+    Files(Vec<PathBuf>),
+}
+
+/// Finds the files behind the paths: folders stand for the `.h5ad` files in them, by name.
+///
+/// # Errors
+/// A path that does not exist, a folder without data, or shard sets mixed with files.
+pub(crate) fn find(paths: &[PathBuf]) -> Result<Input, Failure> {
+    if let [path] = paths
+        && is_shard_set(path)
+    {
+        return Ok(Input::Shards(path.clone()));
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        if is_shard_set(path) {
+            return Err(Failure::new(
+                Category::Usage,
+                format!("{} is a shard set among other inputs", path.display()),
+            )
+            .with_help("give one shard set alone, or the files it was made from"));
+        }
+        if !path.exists() {
+            return Err(cellpatch_data::Error::NotFound { path: path.clone() }.into());
+        }
+        if path.is_dir() {
+            files.extend(files_of_folder(path)?);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(Input::Files(files))
+}
+
+pub(crate) fn is_shard_set(path: &Path) -> bool {
+    path.is_dir() && path.join("manifest.json").is_file()
+}
+
+fn files_of_folder(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| cellpatch_data::Error::io("read", folder, error))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "h5ad"))
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::new(Category::Input, format!("{} holds no .h5ad file", folder.display()))
+            .with_help("give a folder with .h5ad files directly in it, or a shard set made by `shard`"));
+    }
+    Ok(files)
+}
+
+/// Shards files with a progress bar.
+///
+/// - `wanted`: `obs` columns that must be there.
+pub(crate) fn shard(
+    terminal: &Terminal,
+    files: &[PathBuf],
+    out: &Path,
+    options: &DataOptions,
+    capacity: usize,
+    wanted: &[String],
+) -> Result<Arc<ShardSet>, Failure> {
+    let mut shard_options = options.shard_options(capacity, wanted)?;
+    if options.obs_columns.is_none() {
+        add_usual_columns(files, &mut shard_options)?;
+    }
+    let mut current: Option<(ShardStage, Progress)> = None;
+    let shards = write_shards(files, out, &shard_options, &mut |progress: ShardProgress| {
+        let bar = match &current {
+            Some((stage, bar)) if *stage == progress.stage => bar,
+            _ => {
+                let bar = terminal.progress(stage_name(progress.stage), progress.total as u64, "cells");
+                &current.insert((progress.stage, bar)).1
+            }
+        };
+        bar.update(progress.done as u64, "");
+    })?;
+    Ok(Arc::new(shards))
+}
+
+fn stage_name(stage: ShardStage) -> &'static str {
+    match stage {
+        ShardStage::Survey => "counting genes",
+        ShardStage::Permute => "shuffling",
+        ShardStage::Write => "writing shards",
+    }
+}
+
+fn add_usual_columns(files: &[PathBuf], options: &mut ShardOptions) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for file in files {
+        found.extend(AnnDataFile::open(file)?.obs_columns());
+    }
+    let usual = USUAL_COLUMNS.iter().map(ToString::to_string);
+    let missing = usual.filter(|column| found.contains(column) && !options.obs_columns.contains(column));
+    let missing: Vec<String> = missing.collect();
+    options.obs_columns.extend(missing);
+    Ok(())
+}
+
+/// What became of each source, as lines for a terminal.
+pub(crate) fn describe_sources(shards: &ShardSet) -> Vec<String> {
+    let sources = &shards.manifest().sources;
+    let width = sources.iter().map(|source| source.name.chars().count()).max().unwrap_or(0);
+    sources
+        .iter()
+        .map(|source| {
+            let matched = source.n_matched_by_id + source.n_matched_by_symbol;
+            format!(
+                "{:width$}  {:>8} of {} cells, {:>6} of {} genes from {}: {matched} known, {} new{}",
+                source.name,
+                source.n_cells_kept,
+                source.n_cells,
+                source.n_genes_kept,
+                source.n_genes,
+                source.matrix,
+                source.n_new,
+                if source.n_dropped > 0 { format!(", {} dropped", source.n_dropped) } else { String::new() },
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_stands_for_its_h5ad_files_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.h5ad", "a.h5ad", "notes.txt"] {
+            std::fs::write(folder.path().join(name), b"").unwrap();
+        }
+        let Input::Files(files) = find(&[folder.path().to_path_buf()]).unwrap() else {
+            panic!("files were given")
+        };
+        assert_eq!(files, [folder.path().join("a.h5ad"), folder.path().join("b.h5ad")]);
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_bad_input() {
+        let failure = find(&["no/such.h5ad".into()]).unwrap_err();
+        assert_eq!(failure.category(), Category::Input);
+        assert!(failure.render().contains("no/such.h5ad"), "{}", failure.render());
+    }
+
+    #[test]
+    fn a_folder_without_data_is_bad_input() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(find(&[folder.path().to_path_buf()]).unwrap_err().category(), Category::Input);
+    }
+}

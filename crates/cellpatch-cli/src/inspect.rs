@@ -1,0 +1,206 @@
+//! `cellpatch inspect`: what a file or folder is.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use cellpatch_data::{AnnDataFile, GeneVocabulary, ShardSet};
+use cellpatch_model::Checkpoint;
+use cellpatch_train::{MetricRecord, read_metrics};
+use serde_json::{Value, json};
+
+use crate::arguments::InspectArguments;
+use crate::failure::{Category, Failure};
+use crate::inputs;
+use crate::terminal::Terminal;
+
+/// A description: text for people, a value for programs.
+struct Description {
+    text: String,
+    value: Value,
+}
+
+/// Describes `path`, whatever it is.
+pub(crate) fn run(terminal: &Terminal, arguments: &InspectArguments) -> Result<(), Failure> {
+    let path = &arguments.path;
+    if !path.exists() {
+        return Err(cellpatch_data::Error::NotFound { path: path.clone() }.into());
+    }
+    let mut description = if path.is_dir() { folder(path, arguments.verify)? } else { file(path)? };
+    if let Value::Object(fields) = &mut description.value {
+        fields.insert("command".into(), "inspect".into());
+        fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        fields.insert("path".into(), json!(path));
+    }
+    terminal.result(description.text.trim_end(), &description.value);
+    Ok(())
+}
+
+fn folder(path: &Path, verify: bool) -> Result<Description, Failure> {
+    if path.join("config.toml").is_file() {
+        return run_directory(path);
+    }
+    if path.join("state.json").is_file() {
+        return checkpoint(path);
+    }
+    if inputs::is_shard_set(path) {
+        return shard_set(path, verify);
+    }
+    Err(Failure::new(
+        Category::Input,
+        format!("{} is neither a shard set, a run nor a checkpoint", path.display()),
+    )
+    .with_help("give a folder with manifest.json or config.toml in it, or a file"))
+}
+
+fn file(path: &Path) -> Result<Description, Failure> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    match extension.as_str() {
+        "safetensors" | "pth" | "pt" | "bin" => weights(path),
+        "parquet" => vocabulary(path),
+        _ => anndata(path),
+    }
+}
+
+fn anndata(path: &Path) -> Result<Description, Failure> {
+    let file = AnnDataFile::open(path)?;
+    let mut text = format!("{}: AnnData, {} cells\n", path.display(), file.n_cells());
+    let mut matrices = Vec::new();
+    for location in file.matrices() {
+        let info = file.matrix_info(&location)?;
+        let kind = file.value_kind(&location)?;
+        let (rows, columns) = (info.n_cells, info.n_genes);
+        let _ = writeln!(text, "  {location}: {rows} x {columns} {} {}, {kind}", info.storage, info.dtype);
+        matrices.push(json!({
+            "name": location.to_string(),
+            "cells": rows,
+            "genes": columns,
+            "storage": info.storage.to_string(),
+            "dtype": info.dtype,
+            "stored_values": info.n_stored,
+            "values": kind.to_string(),
+        }));
+    }
+    let mut columns = Vec::new();
+    for name in file.obs_columns() {
+        let labels = file.obs_column(&name)?.labels();
+        let shown: Vec<&str> = labels.categories.iter().take(5).map(String::as_str).collect();
+        let more = if labels.categories.len() > shown.len() { ", ..." } else { "" };
+        let _ =
+            writeln!(text, "  obs {name}: {} values ({}{more})", labels.categories.len(), shown.join(", "));
+        columns.push(json!({ "name": name, "values": labels.categories.len() }));
+    }
+    Ok(Description {
+        text,
+        value: json!({ "kind": "anndata", "cells": file.n_cells(), "matrices": matrices, "obs": columns }),
+    })
+}
+
+fn shard_set(path: &Path, verify: bool) -> Result<Description, Failure> {
+    let shards = ShardSet::open(path)?;
+    if verify {
+        shards.verify()?;
+    }
+    let manifest = shards.manifest();
+    let mut text = format!(
+        "{}: shard set, {} cells, {} genes, {} files{}\n",
+        path.display(),
+        manifest.n_cells,
+        manifest.n_genes,
+        manifest.files.len(),
+        if verify { ", every checksum is right" } else { "" },
+    );
+    for line in inputs::describe_sources(&shards) {
+        let _ = writeln!(text, "  {line}");
+    }
+    for source in manifest.sources.iter().filter(|source| !source.largest_misses.is_empty()) {
+        let _ =
+            writeln!(text, "  not in the vocabulary, {}: {}", source.name, source.largest_misses.join(", "));
+    }
+    let value = json!({ "kind": "shard-set", "verified": verify, "manifest": manifest });
+    Ok(Description { text, value })
+}
+
+fn run_directory(path: &Path) -> Result<Description, Failure> {
+    let mut text = format!("{}: run\n", path.display());
+    let checkpoint = cellpatch_train::newest(&path.join("checkpoints")).ok();
+    let state = checkpoint.as_ref().map(|(checkpoint, _)| &checkpoint.state);
+    match (&checkpoint, state) {
+        (Some((checkpoint, _)), Some(state)) => {
+            let standing = match state.finished {
+                Some(_) => "finished".to_owned(),
+                None => format!("in epoch {}, batch {}", state.epoch, state.batch),
+            };
+            let _ = writeln!(text, "  {standing}, {} steps; {}", state.step, checkpoint.folder.display());
+        }
+        _ => text.push_str("  no checkpoint yet\n"),
+    }
+    let metrics = path.join("metrics.jsonl");
+    let records = if metrics.is_file() { read_metrics(&metrics)? } else { Vec::new() };
+    let epochs: Vec<_> = records
+        .into_iter()
+        .filter_map(|record| match record {
+            MetricRecord::Epoch(epoch) => Some(epoch),
+            MetricRecord::Step(_) => None,
+        })
+        .collect();
+    for epoch in &epochs {
+        let _ = writeln!(
+            text,
+            "  epoch {:>3}  train {:.4}  validation {:.4}  R2 {:.3}",
+            epoch.epoch, epoch.train_loss, epoch.validation_loss, epoch.validation_r2
+        );
+    }
+    let value = json!({
+        "kind": "run",
+        "state": state,
+        "checkpoint": checkpoint.as_ref().map(|(checkpoint, _)| &checkpoint.folder),
+        "epochs": epochs,
+    });
+    Ok(Description { text, value })
+}
+
+fn checkpoint(path: &Path) -> Result<Description, Failure> {
+    let checkpoint = cellpatch_train::read(path)?;
+    let state = &checkpoint.state;
+    let text = format!(
+        "{}: checkpoint, whole\n  epoch {}, batch {}, {} steps, {} cells seen\n  backend {}\n",
+        path.display(),
+        state.epoch,
+        state.batch,
+        state.step,
+        state.cells,
+        checkpoint.fingerprint.backend,
+    );
+    let value = json!({ "kind": "checkpoint", "state": state, "fingerprint": checkpoint.fingerprint });
+    Ok(Description { text, value })
+}
+
+fn weights(path: &Path) -> Result<Description, Failure> {
+    let tensors = Checkpoint::read(path)?.tensors;
+    let parameters: usize = tensors.values().map(|tensor| tensor.num_elements()).sum();
+    let mut text = format!("{}: {} tensors, {parameters} parameters\n", path.display(), tensors.len());
+    let mut listed = Vec::new();
+    for (name, tensor) in tensors {
+        let shape: Vec<usize> = tensor.shape.iter().copied().collect();
+        let _ = writeln!(text, "  {name} {shape:?}");
+        listed.push(json!({ "name": name, "shape": shape }));
+    }
+    Ok(Description { text, value: json!({ "kind": "weights", "parameters": parameters, "tensors": listed }) })
+}
+
+fn vocabulary(path: &Path) -> Result<Description, Failure> {
+    let vocabulary = GeneVocabulary::read_parquet(path)?;
+    let text = format!(
+        "{}: gene vocabulary, {} of {} rows taken\n",
+        path.display(),
+        vocabulary.len(),
+        vocabulary.capacity()
+    );
+    let value = json!({
+        "kind": "vocabulary",
+        "genes": vocabulary.len(),
+        "capacity": vocabulary.capacity(),
+        "hash": vocabulary.hash(),
+    });
+    Ok(Description { text, value })
+}

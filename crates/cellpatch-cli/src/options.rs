@@ -1,0 +1,370 @@
+//! Every setting of `pretrain` and `shard`: a flag, a key of the configuration file, and a default.
+//!
+//! The same struct is read from the command line and from TOML; flags win over the file, the file over the defaults.
+
+use std::path::{Path, PathBuf};
+
+use cellpatch_data::{Masking, MatrixChoice, QualityFilter, ShardOptions, ValuePolicy};
+use cellpatch_model::{CellPatchConfig, ExpressionEmbedding, Preset};
+use cellpatch_train::{CheckpointPolicy, PretrainingConfig, Schedule, ValidationSplit};
+use clap::Args;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::device::DeviceChoice;
+use crate::failure::{Category, Failure};
+
+/// `obs` columns that are kept in shards when a file has them.
+pub(crate) const USUAL_COLUMNS: [&str; 8] =
+    ["cell_type", "donor_id", "assay", "tissue", "disease", "batch", "sex", "development_stage"];
+
+/// Settings of reading and sharding.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct DataOptions {
+    /// An .h5ad file, a folder of them, or a shard set; repeat for more
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Vec<PathBuf>>,
+    /// Read counts from this layer [default: raw/X if it holds counts, else X]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// Whether the values are counts, or log1p-normalised already and used as they are [default: counts]
+    #[arg(long, value_name = "counts|normalized", value_parser = ["counts", "normalized"], hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<String>,
+    /// Leave out cells with fewer genes [default: 200]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_genes: Option<usize>,
+    /// Leave out genes seen in fewer cells of a file [default: 3]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_cells: Option<usize>,
+    /// Take a uniform random sample of this many cells [default: all]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cells: Option<usize>,
+    /// Gene tokens to use: a vocabulary.parquet or a released gene2tok.json[.gz] [default: made from the data]
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<PathBuf>,
+    /// With --vocabulary, stop when less than this share of a file's genes is in it [default: 0.3]
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_match: Option<f64>,
+    /// Keep this obs column in the shards; repeat for more [default: the usual ones, such as cell_type and donor_id]
+    #[arg(long = "obs-column", value_name = "COLUMN")]
+    #[serde(rename = "obs-column", skip_serializing_if = "Option::is_none")]
+    pub obs_columns: Option<Vec<String>>,
+    /// Memory that sharding may use for cells, in MiB [default: 256]
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<usize>,
+    /// Decides everything random [default: 42]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Rows of the gene embedding, padding included [default: the preset's, 70,000 for paper]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gene_capacity: Option<usize>,
+}
+
+/// Settings of a pretraining.
+#[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub(crate) struct PretrainOptions {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub data: DataOptions,
+    /// The model: paper, released or tiny [default: paper]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// How a value enters the model: continuous (released weights) or binned to 0..5 (the paper's text) [default: the preset's]
+    #[arg(long, value_name = "continuous|binned", value_parser = ["continuous", "binned"], hide_possible_values = true, help_heading = "Model")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expression: Option<String>,
+    /// Passes over the training cells [default: 50]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// Cells per optimizer step [default: 512]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
+    /// Put cells of similar length into one batch: less padding, noisier training [default: false]
+    #[arg(long, value_name = "true|false", hide_possible_values = true, num_args = 0..=1, default_missing_value = "true", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_buckets: Option<bool>,
+    /// Adam's step size [default: 1e-4]
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    /// L2, coupled into the gradient [default: 5e-5]
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f32>,
+    /// Clip the norm over all gradients together [default: no clipping]
+    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f32>,
+    /// Steps over which the learning rate rises from 0 [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<usize>,
+    /// What the learning rate does after the warm-up [default: constant]
+    #[arg(long, value_name = "constant|cosine", value_parser = ["constant", "cosine"], hide_possible_values = true, help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// Where the cosine ends [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_learning_rate: Option<f64>,
+    /// Stop after this many epochs without a better validation loss [default: never]
+    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// Share of cells kept for validation [default: 0.1]
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_fraction: Option<f64>,
+    /// Keep the groups of this obs column together when splitting, such as donor_id [default: random cells]
+    #[arg(long, value_name = "COLUMN", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_by: Option<String>,
+    /// Share of a cell's non-zero genes that are hidden and predicted [default: 0.3]
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masked_fraction: Option<f64>,
+    /// Most genes of a cell that go in [default: 3000]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_input: Option<usize>,
+    /// Most genes of a cell that are predicted [default: 1000]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_targets: Option<usize>,
+    /// Most attention scores held at a time, in millions: larger batches are computed in parts [default: 64]
+    #[arg(long, value_name = "MILLIONS", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_scores: Option<usize>,
+    /// Seconds between checkpoints inside an epoch [default: 300]
+    #[arg(long, value_name = "SECONDS", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_seconds: Option<f64>,
+    /// Steps between checkpoints inside an epoch [default: only by time]
+    #[arg(long, value_name = "STEPS", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_steps: Option<u64>,
+    /// Checkpoints that stay on the disk [default: 2]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<usize>,
+    /// Colour the report's cells by this obs column [default: cell_type if there is one]
+    #[arg(long, value_name = "COLUMN", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// auto, cpu, wgpu, cuda, cuda:N or ndarray [default: auto; cpu for the built-in cells]
+    #[arg(long, value_name = "DEVICE", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceChoice>,
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(Category::Usage, message)
+}
+
+/// Settings of `over` where it has them, of `under` elsewhere.
+pub(crate) fn overlay<T: Serialize + DeserializeOwned>(over: &T, under: &T) -> Result<T, Failure> {
+    let table = |options: &T| toml::Table::try_from(options).map_err(|error| usage(error.to_string()));
+    let mut merged = table(under)?;
+    merged.extend(table(over)?);
+    merged.try_into().map_err(|error: toml::de::Error| usage(error.to_string()))
+}
+
+/// Reads a configuration file and the warnings about it.
+///
+/// `known` are the keys there are, for suggestions.
+pub(crate) fn read_config<T: DeserializeOwned>(
+    path: &Path,
+    known: &[String],
+) -> Result<(T, Vec<String>), Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(Category::Input, format!("could not read {}: {error}", path.display()))
+    })?;
+    parse_config(&text, known).map_err(|reason| {
+        Failure::new(Category::Usage, format!("{} is not a valid configuration: {reason}", path.display()))
+            .with_help("every key is a flag of `pretrain` without its dashes, such as batch-size = 64")
+    })
+}
+
+fn parse_config<T: DeserializeOwned>(text: &str, known: &[String]) -> Result<(T, Vec<String>), String> {
+    let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    let mut warnings = Vec::new();
+    let mut kept = toml::Table::new();
+    for (key, value) in table {
+        if known.contains(&key) {
+            kept.insert(key, value);
+            continue;
+        }
+        let near = known
+            .iter()
+            .max_by(|a, b| strsim::jaro_winkler(a, &key).total_cmp(&strsim::jaro_winkler(b, &key)));
+        let suggestion = near
+            .filter(|near| strsim::jaro_winkler(near, &key) > 0.75)
+            .map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+        warnings.push(format!("unknown key {key:?} in the configuration is ignored{suggestion}"));
+    }
+    let options = kept.try_into().map_err(|error: toml::de::Error| error.to_string())?;
+    Ok((options, warnings))
+}
+
+impl DataOptions {
+    /// What sharding is asked to do.
+    ///
+    /// - `wanted`: columns a later step needs, kept beside those that were asked for.
+    pub(crate) fn shard_options(&self, capacity: usize, wanted: &[String]) -> Result<ShardOptions, Failure> {
+        let default = ShardOptions::default();
+        let mut obs_columns: Vec<String> =
+            wanted.iter().chain(self.obs_columns.iter().flatten()).cloned().collect();
+        obs_columns.sort();
+        obs_columns.dedup();
+        let vocabulary =
+            self.vocabulary.as_deref().map(|path| read_vocabulary(path, capacity)).transpose()?;
+        Ok(ShardOptions {
+            seed: self.seed.unwrap_or(42),
+            quality: QualityFilter {
+                min_genes: self.min_genes.unwrap_or(default.quality.min_genes),
+                min_cells: self.min_cells.unwrap_or(default.quality.min_cells),
+            },
+            choice: MatrixChoice {
+                layer: self.layer.clone(),
+                values: match self.values.as_deref() {
+                    Some("normalized") => ValuePolicy::Normalized,
+                    _ => ValuePolicy::Counts,
+                },
+            },
+            obs_columns,
+            max_cells: self.max_cells,
+            max_memory: self.max_memory.map_or(default.max_memory, |mib| mib << 20),
+            min_match: self.min_match.unwrap_or(if vocabulary.is_some() { 0.3 } else { 0.0 }),
+            vocabulary,
+            capacity,
+            ..default
+        })
+    }
+}
+
+fn read_vocabulary(path: &Path, capacity: usize) -> Result<cellpatch_data::GeneVocabulary, Failure> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.ends_with(".json") || name.ends_with(".json.gz") {
+        Ok(cellpatch_data::GeneVocabulary::from_gene2tok(path, capacity)?)
+    } else {
+        Ok(cellpatch_data::GeneVocabulary::read_parquet(path)?)
+    }
+}
+
+impl PretrainOptions {
+    /// The model that was asked for.
+    pub(crate) fn model(&self) -> Result<CellPatchConfig, Failure> {
+        let preset = match &self.preset {
+            Some(name) => name.parse::<Preset>()?,
+            None => Preset::Paper,
+        };
+        let mut model = preset.config();
+        if let Some(capacity) = self.data.gene_capacity {
+            model.gene_capacity = capacity;
+        }
+        match self.expression.as_deref() {
+            Some("binned") => model.expression = ExpressionEmbedding::Binned { max_value: 5 },
+            Some("continuous") => model.expression = ExpressionEmbedding::Continuous,
+            _ => {}
+        }
+        Ok(model)
+    }
+
+    /// What the training computes.
+    pub(crate) fn pretraining(&self) -> Result<PretrainingConfig, Failure> {
+        let mut config = PretrainingConfig::new(self.model()?);
+        let masking = Masking::default();
+        config.masking = Masking {
+            masked_fraction: self.masked_fraction.unwrap_or(masking.masked_fraction),
+            max_input: self.max_input.unwrap_or(masking.max_input),
+            max_targets: self.max_targets.unwrap_or(masking.max_targets),
+            ..masking
+        };
+        config.validation = ValidationSplit {
+            fraction: self.validation_fraction.unwrap_or(config.validation.fraction),
+            by: self.validation_by.clone(),
+        };
+        config.max_cells = self.data.max_cells;
+        config.epochs = self.epochs.unwrap_or(config.epochs);
+        config.batch_size = self.batch_size.unwrap_or(config.batch_size);
+        config.length_buckets = self.length_buckets.unwrap_or(false);
+        config.max_scores = self.max_scores.map_or(config.max_scores, |millions| millions * 1_000_000);
+        config.learning_rate = self.learning_rate.unwrap_or(config.learning_rate);
+        config.weight_decay = self.weight_decay.unwrap_or(config.weight_decay);
+        config.clip_norm = self.clip_norm;
+        config.warmup_steps = self.warmup_steps.unwrap_or(0);
+        config.min_learning_rate = self.min_learning_rate.unwrap_or(0.0);
+        config.patience = self.patience;
+        config.seed = self.data.seed.unwrap_or(config.seed);
+        config.schedule = match self.schedule.as_deref() {
+            Some("cosine") => Schedule::Cosine,
+            _ => Schedule::Constant,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// When checkpoints are written.
+    pub(crate) fn checkpoints(&self) -> CheckpointPolicy {
+        let default = CheckpointPolicy::default();
+        CheckpointPolicy {
+            every_seconds: self.checkpoint_seconds.unwrap_or(default.every_seconds),
+            every_steps: self.checkpoint_steps.filter(|&steps| steps > 0),
+            keep: self.keep_checkpoints.unwrap_or(default.keep).max(1),
+        }
+    }
+
+    /// `obs` columns this pretraining cannot do without.
+    pub(crate) fn required_columns(&self) -> Vec<String> {
+        self.validation_by.iter().chain(&self.label).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Vec<String> {
+        ["batch-size", "epochs", "learning-rate", "min-genes"].map(String::from).to_vec()
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let (file, warnings) =
+            parse_config::<PretrainOptions>("epochs = 3\nbatch-size = 64\nmin-genes = 5", &known()).unwrap();
+        assert!(warnings.is_empty());
+        let flags = PretrainOptions { epochs: Some(9), ..Default::default() };
+        let merged = overlay(&flags, &file).unwrap();
+        assert_eq!((merged.epochs, merged.batch_size, merged.data.min_genes), (Some(9), Some(64), Some(5)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_warned_about_with_a_suggestion() {
+        let (_, warnings) = parse_config::<PretrainOptions>("batchsize = 64\nzzz = 1", &known()).unwrap();
+        assert!(warnings[0].contains("\"batch-size\""), "{warnings:?}");
+        assert!(warnings[1].contains("\"zzz\"") && !warnings[1].contains("mean"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_wrong_type_says_which_key() {
+        let reason = parse_config::<PretrainOptions>("epochs = \"many\"", &known()).unwrap_err();
+        assert!(reason.contains("epochs"), "{reason}");
+    }
+}
