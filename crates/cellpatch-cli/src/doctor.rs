@@ -75,8 +75,12 @@ fn explain(device: DeviceChoice, complaint: &str) -> String {
         .lines()
         .map(str::trim)
         .find(|line| !line.is_empty() && !line.starts_with("thread '") && !line.starts_with("note:"))
-        .unwrap_or("the probe ended without a word")
-        .to_owned();
+        .unwrap_or("the probe ended without a word");
+    // Some loaders list every name they tried.
+    let reason = match reason.char_indices().nth(120) {
+        Some((end, _)) => format!("{} ...", &reason[..end]),
+        None => reason.to_owned(),
+    };
     let remedy = match device {
         DeviceChoice::Cuda(_) if complaint.contains("nvrtc") => {
             "the CUDA run-time compiler is missing: install libnvrtc of the driver's CUDA version"

@@ -73,7 +73,7 @@ fn a_run_killed_twenty_times_ends_with_the_same_bits() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let wait = duration.mul_f64(0.01 + 0.14 * (random % 1000) as f64 / 1000.0);
+        let wait = duration.mul_f64(0.01 + 0.07 * (random % 1000) as f64 / 1000.0);
         std::thread::sleep(wait.max(Duration::from_millis(20)));
         let ended = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
