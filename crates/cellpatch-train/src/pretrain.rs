@@ -8,7 +8,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use cellpatch_data::{Loader, LoaderOptions, RowSelection, ShardSet, Split};
 use cellpatch_model::ModelBackend;
-use cellpatch_model::weights::{CONFIG_KEY, save_safetensors};
+use cellpatch_model::weights::{config_metadata, save_safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::GeneMeans;
@@ -292,11 +292,9 @@ fn save_model<B: ModelBackend>(
 ) -> Result<()> {
     let Some(best) = state.best else { return Ok(()) };
     let card = ModelCard { epoch: best.epoch, losses: best.losses, steps: state.step, ..card.clone() };
-    let metadata = [
-        (CONFIG_KEY.to_owned(), card.model.to_string()),
-        ("cellpatch.vocabulary_hash".to_owned(), card.vocabulary_hash.clone()),
-    ];
-    save_safetensors(&model.model, run.model(), &metadata.into())?;
+    let mut metadata = config_metadata(&card.model);
+    metadata.insert("cellpatch.vocabulary_hash".to_owned(), card.vocabulary_hash.clone());
+    save_safetensors(&model.model, run.model(), &metadata)?;
     let path = run.model_card();
     let json = serde_json::to_vec_pretty(&card).map_err(|error| Error::Format {
         action: "written",
