@@ -10,7 +10,8 @@ fn main() -> ExitCode {
     match rest.first().and_then(|name| name.to_str()) {
         Some("ci") => start(Command::new("bash").arg(".ci/run")),
         Some("bench") => {
-            start(Command::new("cargo").args(["bench", "--package", "cellpatch-benches"]).args(given(1)))
+            let run = ["run", "--release", "--quiet", "--package", "cellpatch-benches", "--"];
+            start(Command::new("cargo").args(run).args(given(1)))
         }
         Some("docs") => {
             start(Command::new("cargo").args(["doc", "--release", "--workspace", "--no-deps"]).args(given(1)))

@@ -15,7 +15,6 @@
 //! assert_eq!(code, ExitCode::SUCCESS);
 //! ```
 
-mod allocator;
 mod arguments;
 mod builtin;
 mod device;
@@ -45,7 +44,7 @@ pub fn run<A>(arguments: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    allocator::keep_large_blocks();
+    cellpatch_kernels::allocator::keep_large_blocks();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -148,7 +148,8 @@ pub(crate) struct PretrainOptions {
     #[arg(long, value_name = "N", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_targets: Option<usize>,
-    /// Most attention scores held at a time, in millions: larger batches are computed in parts [default: 64]
+    /// Most attention scores, or kept rows' numbers where scores are not stored, held at a time, in millions: larger
+    /// batches are computed in parts [default: 64]
     #[arg(long, value_name = "MILLIONS", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_scores: Option<usize>,

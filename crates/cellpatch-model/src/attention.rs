@@ -4,14 +4,15 @@ pub mod plain;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::linear;
-use burn::tensor::{Tensor, TensorPrimitive};
 
-use crate::backend::{AttentionInputs, AttentionSpec, ModelBackend};
+use crate::backend::ModelBackend;
 use crate::initialization;
 use crate::lengths::GeneLengths;
 use crate::linear::{row_major, rows};
+use crate::operation::{AttentionSpec, Operation, primitive, tensor};
 
 /// Which rows of an attention call are padding; `None` where there is none, or where it is attended.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,6 +21,25 @@ pub struct Ragged<'a> {
     pub queries: Option<&'a GeneLengths>,
     /// Of the keys and values.
     pub keys: Option<&'a GeneLengths>,
+}
+
+/// Multi-head scaled dot-product attention over projected queries, keys and values, without the output projection: by
+/// the backend's kernel, or by [`plain::attention`].
+///
+/// - query: [cells or 1, queries, d]
+/// - key, value: [cells, keys, d]
+/// - output: [cells, queries, d]
+pub fn ragged_attention<B: ModelBackend>(
+    query: Tensor<B, 3>,
+    key: Tensor<B, 3>,
+    value: Tensor<B, 3>,
+    spec: &AttentionSpec,
+) -> Tensor<B, 3> {
+    let inputs = [&query, &key, &value].map(|input| primitive(input.clone()));
+    match B::fused(&Operation::Attention(spec.clone()), inputs) {
+        Some(output) => tensor(output),
+        None => plain::attention(query, key, value, spec).output,
+    }
 }
 
 /// `torch.nn.MultiheadAttention(d, n_heads, batch_first=True)`: the three projections in one parameter, rows in
@@ -65,11 +85,7 @@ impl<B: ModelBackend> Attention<B> {
     pub fn forward(&self, query: Tensor<B, 3>, memory: Tensor<B, 3>, ragged: Ragged<'_>) -> Tensor<B, 3> {
         let [query, key, value] = self.project(query, memory);
         let spec = self.spec(ragged, &query.device());
-        let primitive = |tensor: Tensor<B, 3>| tensor.into_primitive().tensor();
-        let inputs =
-            AttentionInputs { query: primitive(query), key: primitive(key), value: primitive(value) };
-        let gathered = Tensor::from_primitive(TensorPrimitive::Float(B::ragged_attention(inputs, &spec)));
-        rows(&self.out_proj, gathered)
+        rows(&self.out_proj, ragged_attention(query, key, value, &spec))
     }
 
     /// The same, and how much each query attended each key, averaged over heads. Made of plain operations on
@@ -88,6 +104,11 @@ impl<B: ModelBackend> Attention<B> {
         (rows(&self.out_proj, attention.output), attention.weights.mean_dim(1).squeeze_dim(1))
     }
 
+    /// The packed projection, its bias, and the output projection.
+    pub(crate) fn weights(&self) -> (Tensor<B, 2>, Tensor<B, 1>, &Linear<B>) {
+        (self.in_proj_weight.val(), self.in_proj_bias.val(), &self.out_proj)
+    }
+
     fn project(&self, query: Tensor<B, 3>, memory: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
         [
             self.in_projection(query, Role::Query),
@@ -104,7 +125,7 @@ impl<B: ModelBackend> Attention<B> {
         linear(input.reshape([cells * length, d]), weight, Some(bias)).reshape([cells, length, d])
     }
 
-    fn spec(&self, ragged: Ragged<'_>, device: &B::Device) -> AttentionSpec {
+    pub(crate) fn spec(&self, ragged: Ragged<'_>, device: &B::Device) -> AttentionSpec {
         let padded = |lengths: Option<&GeneLengths>| lengths.filter(|lengths| lengths.is_padded()).cloned();
         AttentionSpec {
             n_heads: self.n_heads,

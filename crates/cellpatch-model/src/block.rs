@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::ops::{FloatTensor, IntTensor};
 
 use crate::activation::gelu;
 use crate::attention::{Attention, Ragged};
@@ -11,6 +12,10 @@ use crate::backend::ModelBackend;
 use crate::config::CellPatchConfig;
 use crate::initialization;
 use crate::linear::rows;
+use crate::operation::{AttentionSpec, Operation, primitive, tensor};
+
+/// Added to the variance in every layer normalisation.
+pub(crate) const NORM_EPSILON: f64 = 1e-5;
 
 /// `Block(q, kv) = LN(x + MLP(x))` with `x = LN(q + MHA(q, kv, kv))`.
 #[derive(Module, Debug)]
@@ -48,6 +53,18 @@ impl<B: ModelBackend> Block<B> {
     /// - memory: [cells, keys, d]
     /// - output: [cells, queries, d]
     pub fn forward(&self, query: Tensor<B, 3>, memory: Tensor<B, 3>, ragged: Ragged<'_>) -> Tensor<B, 3> {
+        let operation = Operation::CrossBlock(self.spec(ragged, &query.device()));
+        let inputs = vec![primitive(query.clone()), primitive(memory.clone())];
+        self.fused::<14>(&operation, inputs).unwrap_or_else(|| self.forward_plain(query, memory, ragged))
+    }
+
+    /// [`Block::forward`] of plain operations around the attention.
+    pub(crate) fn forward_plain(
+        &self,
+        query: Tensor<B, 3>,
+        memory: Tensor<B, 3>,
+        ragged: Ragged<'_>,
+    ) -> Tensor<B, 3> {
         let gathered = self.attention.forward(query.clone(), memory, ragged);
         self.after_attention(query, gathered)
     }
@@ -56,7 +73,41 @@ impl<B: ModelBackend> Block<B> {
     ///
     /// - input, output: [cells, length, d]
     pub fn forward_self(&self, input: Tensor<B, 3>, ragged: Ragged<'_>) -> Tensor<B, 3> {
-        self.forward(input.clone(), input, ragged)
+        let operation = Operation::SelfBlock(self.spec(ragged, &input.device()));
+        let inputs = vec![primitive(input.clone())];
+        self.fused::<13>(&operation, inputs)
+            .unwrap_or_else(|| self.forward_plain(input.clone(), input, ragged))
+    }
+
+    /// The block by the backend's kernel, if it has one.
+    ///
+    /// - operation: one that ends with a block's weights
+    /// - inputs: what comes before them; `N` is 12 more
+    pub(crate) fn fused<const N: usize>(
+        &self,
+        operation: &Operation<IntTensor<B>>,
+        mut inputs: Vec<FloatTensor<B>>,
+    ) -> Option<Tensor<B, 3>> {
+        let (in_projection, in_projection_bias, out_projection) = self.attention.weights();
+        inputs.push(primitive(in_projection));
+        inputs.push(primitive(in_projection_bias));
+        let norm = |norm: &LayerNorm<B>| Some((norm.gamma.val(), norm.beta.as_ref()?.val()));
+        let linear = |linear: &Linear<B>| Some((linear.weight.val(), linear.bias.as_ref()?.val()));
+        let (gain, bias) = norm(&self.attention_norm)?;
+        let (mlp_gain, mlp_bias) = norm(&self.mlp_norm)?;
+        let (weight, out_bias) = linear(out_projection)?;
+        inputs.extend([primitive(weight), primitive(out_bias), primitive(gain), primitive(bias)]);
+        for layer in [&self.mlp.expand, &self.mlp.contract] {
+            let (weight, bias) = linear(layer)?;
+            inputs.extend([primitive(weight), primitive(bias)]);
+        }
+        inputs.extend([primitive(mlp_gain), primitive(mlp_bias)]);
+        let inputs: [FloatTensor<B>; N] = inputs.try_into().ok()?;
+        B::fused(operation, inputs).map(tensor)
+    }
+
+    pub(crate) fn spec(&self, ragged: Ragged<'_>, device: &B::Device) -> AttentionSpec {
+        self.attention.spec(ragged, device)
     }
 
     /// [`Block::forward`] with its attention map, averaged over heads.

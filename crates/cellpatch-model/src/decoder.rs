@@ -12,6 +12,7 @@ use crate::config::CellPatchConfig;
 use crate::initialization;
 use crate::lengths::GeneLengths;
 use crate::linear::{rows, rows_to_numbers};
+use crate::operation::{Operation, primitive, tensor};
 
 /// Predicts expression by letting target genes read the latent patches and each other.
 #[derive(Module, Debug)]
@@ -55,7 +56,8 @@ impl<B: ModelBackend> Decoder<B> {
         let memory = rows(&self.from_latent, latent);
         let read = self.cross.forward(targets, memory, Ragged { queries: lengths, keys: None });
         let among = Ragged { queries: lengths, keys: lengths };
-        self.predict(self.self_blocks.iter().fold(read, |hidden, block| block.forward_self(hidden, among)))
+        let hidden = self.self_blocks.iter().fold(read, |hidden, block| block.forward_self(hidden, among));
+        self.predict(hidden, lengths)
     }
 
     pub(crate) fn forward_with_scores(
@@ -74,10 +76,22 @@ impl<B: ModelBackend> Decoder<B> {
             hidden = next;
             maps.push(map);
         }
-        Decoded { prediction: self.predict(hidden), cross, self_blocks: maps }
+        Decoded { prediction: self.predict(hidden, lengths), cross, self_blocks: maps }
     }
 
-    fn predict(&self, hidden: Tensor<B, 3>) -> Tensor<B, 2> {
-        rows_to_numbers(&self.output, self.dropout.forward(hidden))
+    fn predict(&self, hidden: Tensor<B, 3>, lengths: Option<&GeneLengths>) -> Tensor<B, 2> {
+        self.predict_fused(&hidden, lengths)
+            .unwrap_or_else(|| rows_to_numbers(&self.output, self.dropout.forward(hidden)))
+    }
+
+    fn predict_fused(&self, hidden: &Tensor<B, 3>, lengths: Option<&GeneLengths>) -> Option<Tensor<B, 2>> {
+        let training = B::ad_enabled(&hidden.device());
+        let operation = Operation::OutputLayer {
+            lengths: lengths.cloned(),
+            dropout: if training { self.dropout.prob } else { 0.0 },
+        };
+        let (weight, bias) = (self.output.weight.val(), self.output.bias.as_ref()?.val());
+        let inputs = [primitive(hidden.clone()), primitive(weight), primitive(bias)];
+        B::fused(&operation, inputs).map(tensor)
     }
 }

@@ -8,12 +8,13 @@ use burn::tensor::{Int, Tensor};
 use crate::attention::Ragged;
 use crate::backend::ModelBackend;
 use crate::block::Block;
-use crate::config::{CellPatchConfig, Padding};
+use crate::config::{CellPatchConfig, ExpressionEmbedding, Padding};
 use crate::embedding::ExpressionLayer;
 use crate::initialization;
 use crate::input::GeneValues;
 use crate::lengths::GeneLengths;
 use crate::linear::rows;
+use crate::operation::{Operation, primitive, tensor};
 
 /// Reads a bag of (gene, expression) pairs into learned patch tokens.
 #[derive(Module, Debug)]
@@ -50,8 +51,35 @@ impl<B: ModelBackend> Encoder<B> {
     ///
     /// - output: [cells, n_patches, d]
     pub fn cross_patches(&self, input: &GeneValues<B>) -> Tensor<B, 3> {
-        let keys = self.masked(&input.lengths);
-        self.cross.forward(self.patch_tokens.val(), self.embed(input), Ragged { queries: None, keys })
+        let ragged = Ragged { queries: None, keys: self.masked(&input.lengths) };
+        self.cross_fused(input, ragged)
+            .unwrap_or_else(|| self.cross.forward(self.patch_tokens.val(), self.embed(input), ragged))
+    }
+
+    /// The cross block with its embedding inside, if the backend has a kernel for it.
+    fn cross_fused(&self, input: &GeneValues<B>, ragged: Ragged<'_>) -> Option<Tensor<B, 3>> {
+        let operation = |expression| Operation::GeneBlock {
+            attention: self.cross.spec(ragged, &input.values.device()),
+            genes: input.genes.clone().into_primitive(),
+            expression,
+        };
+        let mut inputs = vec![
+            primitive(self.patch_tokens.val()),
+            primitive(self.gene_table()),
+            primitive(input.values.clone()),
+        ];
+        match &self.expression {
+            ExpressionLayer::Continuous(layer) => {
+                inputs.extend([primitive(layer.weight.val()), primitive(layer.bias.as_ref()?.val())]);
+                self.cross.fused::<17>(&operation(ExpressionEmbedding::Continuous), inputs)
+            }
+            ExpressionLayer::Binned(bins) => {
+                let [n_bins, _] = bins.weight.dims();
+                inputs.push(primitive(bins.weight.val()));
+                let expression = ExpressionEmbedding::Binned { max_value: n_bins - 1 };
+                self.cross.fused::<16>(&operation(expression), inputs)
+            }
+        }
     }
 
     /// Patches after all blocks: the features of downstream tasks.
@@ -93,7 +121,9 @@ impl<B: ModelBackend> Encoder<B> {
     /// - genes: [cells, genes]
     /// - output: [cells, genes, d]
     pub fn embed_genes(&self, genes: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        self.gene_embedding.forward(genes)
+        let operation = Operation::EmbedGenes { genes: genes.clone().into_primitive() };
+        B::fused(&operation, [primitive(self.gene_table())])
+            .map_or_else(|| self.gene_embedding.forward(genes), tensor)
     }
 
     /// The whole gene embedding table.

@@ -8,6 +8,8 @@ use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 
+use crate::block::NORM_EPSILON;
+
 /// Uniform within `sqrt(6 / (fan_in + fan_out))` of 0 (Glorot and Bengio 2010, equation 16).
 pub(crate) fn xavier_uniform<B: Backend>(
     shape: [usize; 2],
@@ -42,7 +44,7 @@ pub(crate) fn standard_normal<B: Backend, const D: usize>(
 
 /// `torch.nn.LayerNorm(d, eps=1e-5)`.
 pub(crate) fn layer_norm<B: Backend>(embedding_dim: usize, device: &B::Device) -> LayerNorm<B> {
-    LayerNormConfig::new(embedding_dim).with_epsilon(1e-5).init(device)
+    LayerNormConfig::new(embedding_dim).with_epsilon(NORM_EPSILON).init(device)
 }
 
 fn uniform<B: Backend, const D: usize>(

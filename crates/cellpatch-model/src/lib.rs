@@ -65,6 +65,7 @@ pub mod lengths;
 mod linear;
 pub mod loss;
 pub mod model;
+pub mod operation;
 pub mod weights;
 
 pub use backend::ModelBackend;

@@ -47,7 +47,8 @@ pub struct PretrainingConfig {
     /// Whether cells of similar length share a batch; see `LoaderOptions::length_buckets`. Parts of a batch always hold
     /// cells of similar length.
     pub length_buckets: bool,
-    /// Most attention scores (cells x heads x queries x keys of the largest block) in one forward and backward pass.
+    /// Most numbers that one forward and backward pass holds at once: attention scores (cells x heads x queries x keys of
+    /// the largest block), or, where kernels store no scores, the rows that are kept for the backward pass.
     /// A batch above it is computed in parts whose gradients add up to the batch's, so this changes memory and not the
     /// objective.
     pub max_scores: usize,

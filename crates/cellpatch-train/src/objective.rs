@@ -25,6 +25,8 @@ pub struct Pretrainer<B: Backend> {
     max_scores: usize,
     n_heads: usize,
     n_patches: usize,
+    embedding_dim: usize,
+    stores_scores: bool,
 }
 
 /// Squared errors of a batch, still on the device.
@@ -65,19 +67,26 @@ impl<B: ModelBackend> Pretrainer<B> {
             max_scores: config.max_scores,
             n_heads: config.model.n_heads,
             n_patches: config.model.n_patches,
+            embedding_dim: config.model.embedding_dim,
+            stores_scores: B::stores_scores(&config.model),
         })
     }
 
-    /// Attention scores of the largest block of a padded part.
-    fn scores(&self, shape: PaddedShape) -> usize {
+    /// Numbers that a padded part holds in memory at once: the attention scores of the largest block, or, where a kernel
+    /// stores none, the rows that are kept for the backward pass.
+    fn cost(&self, shape: PaddedShape) -> usize {
         let PaddedShape { n_cells, longest_input, longest_target } = shape;
+        if !self.stores_scores {
+            // Keys and values of the input; of the targets embedding, output and what was gathered, in each of two blocks.
+            return n_cells * self.embedding_dim * (2 * longest_input + 6 * longest_target);
+        }
         let encoder = self.n_patches * longest_input.max(self.n_patches);
         let decoder = longest_target * longest_target.max(self.n_patches);
         n_cells * self.n_heads * encoder.max(decoder)
     }
 
     fn parts(&self, batch: &MaskedBatch) -> Vec<MaskedBatch> {
-        let mut parts = batch.micro_batches(self.max_scores, |shape| self.scores(shape));
+        let mut parts = batch.micro_batches(self.max_scores, |shape| self.cost(shape));
         // A part without targets has no loss and no gradient.
         parts.retain(|part| part.n_targets() > 0);
         parts
@@ -218,7 +227,7 @@ mod tests {
     fn a_batch_in_parts_has_the_gradient_and_loss_of_the_whole() {
         let batch = PretrainingBatch { cells: cells(), dropout_seed: 1 };
         let whole = pretrainer(usize::MAX, None);
-        let parts = pretrainer(3_000, None);
+        let parts = pretrainer(20_000, None);
         assert_eq!(whole.parts(&batch.cells).len(), 1);
         assert!(parts.parts(&batch.cells).len() > 2, "the batch is cut");
         let (a, b) = (TrainStep::step(&whole, batch.clone()), TrainStep::step(&parts, batch));

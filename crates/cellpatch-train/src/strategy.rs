@@ -75,7 +75,10 @@ pub(crate) enum Ending {
 type SaveModel<B> = dyn Fn(&Pretrainer<B>, &TrainingState) -> Result<()>;
 
 /// See the module's documentation.
-pub(crate) struct ResumableStrategy<B: AutodiffBackend> {
+pub(crate) struct ResumableStrategy<B: AutodiffBackend>
+where
+    B::InnerBackend: ModelBackend,
+{
     surroundings: Surroundings,
     optimizer: Adam<B>,
     start: TrainingState,

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::backend::Autodiff;
 use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::{AdamConfig, GradientsParams, Optimizer};
+use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 use cellpatch_model::weights::named_tensors;
 use cellpatch_model::{CellPatch, Checkpoint, ModelBackend, masked_squared_error};
+use cellpatch_train::coupled_adam;
 
 use crate::golden::{Case, Golden, assert_within, largest_difference};
 
@@ -74,8 +74,7 @@ fn check_training<B: ModelBackend>(
     let (input, targets) = (golden.input(device), golden.targets(device));
     let values: Tensor<Autodiff<B>, 2> = golden.tensor("in/counts_d", device);
     let learning_rate = case.number("/optimizer/lr");
-    let decay = WeightDecayConfig::new(case.number("/optimizer/weight_decay") as f32);
-    let mut adam = AdamConfig::new().with_epsilon(1e-8).with_weight_decay(Some(decay)).init();
+    let mut adam = coupled_adam(case.number("/optimizer/weight_decay") as f32);
 
     for (step, expected) in case.losses().into_iter().enumerate() {
         let (sum, n) =

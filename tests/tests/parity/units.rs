@@ -4,16 +4,15 @@ use burn::backend::Autodiff;
 use burn::module::Module;
 use burn::module::Param;
 use burn::nn::LayerNormConfig;
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::{AdamConfig, GradientsParams, Optimizer};
+use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::linear;
-use burn::tensor::{Int, Tensor, TensorPrimitive};
+use burn::tensor::{Int, Tensor};
 use cellpatch_model::activation::gelu;
-use cellpatch_model::attention::plain;
-use cellpatch_model::backend::{AttentionInputs, AttentionSpec};
+use cellpatch_model::attention::{plain, ragged_attention};
+use cellpatch_model::operation::AttentionSpec;
 use cellpatch_model::{GeneLengths, ModelBackend};
-use cellpatch_train::clip_global_norm;
+use cellpatch_train::{clip_global_norm, coupled_adam};
 
 use crate::golden::{Golden, assert_within, largest_difference};
 
@@ -76,10 +75,7 @@ pub(crate) fn check_attention<B: ModelBackend>(device: &B::Device, slack: f64) {
     };
     let [q, k, v] = [project(&query, 0), project(&memory, 1), project(&memory, 2)];
     let weights = plain::attention(q.clone(), k.clone(), v.clone(), &spec).weights;
-    let primitive = |tensor: Tensor<Autodiff<B>, 3>| tensor.into_primitive().tensor();
-    let inputs = AttentionInputs { query: primitive(q), key: primitive(k), value: primitive(v) };
-    let gathered =
-        Tensor::from_primitive(TensorPrimitive::Float(Autodiff::<B>::ragged_attention(inputs, &spec)));
+    let gathered = ragged_attention(q, k, v, &spec);
     let output: Tensor<Autodiff<B>, 3> =
         linear(gathered, out_weight.clone().transpose(), Some(out_bias.clone()));
 
@@ -105,10 +101,10 @@ struct Parameter<B: Backend> {
 
 pub(crate) fn check_adam<B: ModelBackend>(device: &B::Device, slack: f64) {
     let golden = Golden::read("units.safetensors");
-    for (group, decay) in [("adam_wd0", None), ("adam_wd", Some(WeightDecayConfig::new(5e-2)))] {
+    for (group, decay) in [("adam_wd0", 0.0), ("adam_wd", 5e-2)] {
         let start = golden.tensor::<Autodiff<B>, 1>(&format!("{group}/p0"), device);
         let mut parameter = Parameter { value: Param::from_tensor(start) };
-        let mut adam = AdamConfig::new().with_epsilon(1e-8).with_weight_decay(decay).init();
+        let mut adam = coupled_adam(decay);
         let gradients = golden.tensor::<Autodiff<B>, 2>(&format!("{group}/grads"), device);
         let [n_steps, n] = gradients.dims();
         let mut trace = Vec::new();

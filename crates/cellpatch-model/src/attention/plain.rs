@@ -4,7 +4,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 
-use crate::backend::AttentionSpec;
+use crate::operation::AttentionSpec;
 
 /// Added to the score of a key that must not be attended. Finite, because not every shading language knows
 /// infinity, and so far below any score that its exponential is exactly 0.

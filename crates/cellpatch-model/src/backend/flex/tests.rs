@@ -1,11 +1,15 @@
-//! The fused attention against plain operations, and against itself.
+//! The kernels against plain operations, and against themselves: attention alone here, the whole model in `model`.
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Tensor, TensorPrimitive};
+use burn::tensor::{Distribution, Tensor};
+use cellpatch_kernels::Instructions;
 
 use super::*;
-use crate::attention::plain;
+use crate::attention::{plain, ragged_attention};
+use crate::operation::AttentionSpec;
+
+mod model;
 
 type Learning = Autodiff<Flex>;
 
@@ -58,9 +62,7 @@ impl Batch {
 }
 
 fn fused([query, key, value]: [Tensor<Learning, 3>; 3], spec: &AttentionSpec) -> Tensor<Learning, 3> {
-    let primitive = |tensor: Tensor<Learning, 3>| tensor.into_primitive().tensor();
-    let inputs = AttentionInputs { query: primitive(query), key: primitive(key), value: primitive(value) };
-    Tensor::from_primitive(TensorPrimitive::Float(Learning::ragged_attention(inputs, spec)))
+    ragged_attention(query, key, value, spec)
 }
 
 fn plain_operations(
@@ -119,18 +121,21 @@ fn head_dimensions_without_a_kernel_are_left_to_plain_operations() {
 #[test]
 fn every_processor_computes_it() {
     let batch = Batch::random(&[40, 7], &[130, 64], 16, false);
-    let [query, key, value] = batch.tensors.clone().map(|tensor| tensor.inner().into_primitive().tensor());
-    let inputs = AttentionInputs { query, key, value };
-    let spec = AttentionSpec { dropout: 0.2, ..batch.spec.clone() };
+    let inputs = batch.tensors.clone().map(|tensor| tensor.inner().into_primitive().tensor());
     let cotangent: FlexTensor = batch.cotangent.clone().inner().into_primitive().tensor();
     let run = |instructions| {
-        let output = forward::<16>(&inputs, &spec, 5, instructions);
-        let gradients = backward::<16>(&inputs, &output, cotangent.clone(), &spec, 5, instructions);
-        [output.output, gradients.query, gradients.key, gradients.value]
-            .map(|tensor| tensor.storage().to_vec())
+        let spec = AttentionSpec { dropout: 0.2, ..batch.spec.clone() };
+        let kernel = attention::FlexAttention { spec, instructions };
+        let computed = kernel.forward(&inputs, 5, true);
+        let mut results = kernel.backward(&inputs, &computed, cotangent.clone(), 5, &[true; 3]);
+        results.push(computed.output);
+        results.into_iter().map(|tensor| tensor.storage().to_vec()).collect::<Vec<Vec<f32>>>()
     };
-    for (portable, detected) in run(Instructions::Portable).iter().zip(&run(Instructions::detect())) {
-        assert!(relative_difference(portable, detected) < 1e-5);
+    let widest = run(Instructions::detect());
+    for instructions in Instructions::available() {
+        for (found, expected) in run(instructions).iter().zip(&widest) {
+            assert!(relative_difference(found, expected) < 1e-5, "{instructions:?}");
+        }
     }
 }
 
@@ -139,11 +144,8 @@ fn a_slice_of_a_wider_tensor_is_taken_as_it_is() {
     let wide = Tensor::<Flex, 3>::random([3, 50, 96], Distribution::Default, &Default::default());
     let part = |index: usize| wide.clone().slice([0..3, 0..50, 32 * index..32 * (index + 1)]);
     let spec = AttentionSpec { n_heads: 2, query_lengths: None, key_lengths: None, dropout: 0.0 };
-    let attention = |[query, key, value]: [Tensor<Flex, 3>; 3]| {
-        let [query, key, value] = [query, key, value].map(|tensor| tensor.into_primitive().tensor());
-        let output = Flex::ragged_attention(AttentionInputs { query, key, value }, &spec);
-        Tensor::<Flex, 3>::from_primitive(TensorPrimitive::Float(output)).into_data()
-    };
+    let attention =
+        |[query, key, value]: [Tensor<Flex, 3>; 3]| ragged_attention(query, key, value, &spec).into_data();
     let copied = |index| Tensor::<Flex, 3>::from_data(part(index).into_data(), &Default::default());
     assert_eq!(attention([part(0), part(1), part(2)]), attention([copied(0), copied(1), copied(2)]));
 }

@@ -3,8 +3,6 @@
 //! Every row is the median of several runs; the last column is the ratio to the training step, so that noise of the
 //! machine cancels.
 
-#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
-
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +16,7 @@ use cellpatch_train::{Pretrainer, PretrainingBatch, PretrainingConfig, Pretraini
 
 const RUNS: usize = 5;
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("cells.h5ad");
     write_h5ad(&SyntheticConfig { n_cells: 1_000, ..Default::default() }, &file)?;

@@ -4,7 +4,7 @@
 ///
 /// A training step makes and drops hundreds of tensors of several MB. glibc maps each one afresh, and the kernel clears
 /// it page by page: that was about 40 % of a training step.
-pub(crate) fn keep_large_blocks() {
+pub fn keep_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         const LARGEST: libc::c_int = 1 << 30;

@@ -1,0 +1,109 @@
+"""One task in PyTorch, on request: reads lines from standard input, does the task once for each, answers with seconds.
+
+At the end of input it answers with its peak memory. Cells come as lines "genes targets" of a file, so that both sides of a
+comparison have the same; which genes, and what values, is random and does not matter to the time.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+
+from model import Annotator, Encoder, Implementation, Pretraining, masked_mean_squared_error
+
+N_CLASSES = 11
+
+
+def make_cells(lengths: np.ndarray) -> list[tuple[torch.Tensor, ...]]:
+    random = np.random.default_rng(0)
+
+    def cell(n_genes: int, n_targets: int) -> tuple[torch.Tensor, ...]:
+        genes = random.integers(1, 60_665, n_genes + n_targets)
+        values = random.uniform(0.3, 6, n_genes + n_targets).astype(np.float32)
+        parts = values[:n_genes], genes[:n_genes], values[n_genes:], genes[n_genes:]
+        return tuple(torch.from_numpy(part) for part in parts)
+
+    return [cell(*row) for row in lengths]
+
+
+def make_batches(cells: list, size: int, by_length: bool) -> list[list[torch.Tensor]]:
+    """Batches padded to their longest cell; cells of similar length together, or as they come."""
+    order = sorted(range(len(cells)), key=lambda i: len(cells[i][0])) if by_length else range(len(cells))
+    chosen = [[cells[i] for i in list(order)[start : start + size]] for start in range(0, len(cells), size)]
+    return [[pad_sequence(part, batch_first=True) for part in zip(*batch)] for batch in chosen]
+
+
+def optimizer(model: torch.nn.Module, best: bool, rate: float, decay: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay, fused=best or None)
+
+
+def task(arguments: argparse.Namespace):
+    implementation = Implementation(arguments.implementation)
+    best = implementation is not Implementation.AUTHORS
+    cells = make_cells(np.loadtxt(arguments.cells, dtype=int, ndmin=2))
+    batches = make_batches(cells, arguments.batch, by_length=best)
+
+    if arguments.task == "pretrain":
+        model = Pretraining(implementation, arguments.dropout).train()
+        adam = optimizer(model, best, 1e-4, 5e-5)
+
+        def step(values, genes, expected, targets):
+            adam.zero_grad()
+            loss = masked_mean_squared_error(model(values, genes, targets), expected, targets)
+            loss.backward()
+            adam.step()
+            loss.item()
+    elif arguments.task == "annotate":
+        model = Annotator(implementation, arguments.dropout, N_CLASSES).train()
+        adam = optimizer(model, best, 1e-3, 5e-4)
+
+        def step(values, genes, _expected, _targets):
+            labels = torch.arange(len(values)) % N_CLASSES
+            adam.zero_grad()
+            cross_entropy(model(values, genes), labels).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            adam.step()
+    else:
+        encoder = Encoder(implementation).eval()
+        if implementation is Implementation.TABLE:
+            encoder.make_table()
+
+        def step(values, genes, _expected, _targets):
+            with torch.inference_mode():
+                encoder.latent(encoder(values, genes))
+
+    def run() -> None:
+        for batch in batches:
+            step(*batch)
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=["pretrain", "infer", "annotate"], required=True)
+    parser.add_argument("--implementation", choices=[i.value for i in Implementation], required=True)
+    parser.add_argument("--cells", required=True, help="a file with a line 'genes targets' for each cell")
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    run = task(arguments)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"peak_bytes": peak, "version": torch.__version__}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

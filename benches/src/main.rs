@@ -1,0 +1,76 @@
+//! Benchmarks, each printing a comparable table.
+//!
+//! `compare` runs every task against PyTorch, taking turns, and writes docs/benchmarks.md; `account` says where a training
+//! step's time goes against what the machine can do; `loading` sets the loader against the training it feeds; `subject` is
+//! one task on request, which is what `compare` starts.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+mod account;
+mod cells;
+mod compare;
+mod loading;
+mod process;
+mod subject;
+mod training;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// What a benchmark fails with.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+#[derive(Parser)]
+#[command(about = "Benchmarks of CellPatch, each printing a comparable table")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Every task against PyTorch in the same run, taking turns; writes a document of the results.
+    Compare(compare::Options),
+    /// The operations of a training step, part by part, against the machine's peaks.
+    Account,
+    /// Loading against training.
+    Loading,
+    /// The losses of training steps by kernels and by plain operations.
+    Curves(Steps),
+    /// The losses of training steps.
+    #[command(hide = true)]
+    Losses(Steps),
+    /// One task, once for each line of standard input.
+    #[command(hide = true)]
+    Subject(subject::Options),
+}
+
+#[derive(Args)]
+struct Steps {
+    /// A shard set.
+    #[arg(long)]
+    shards: PathBuf,
+    /// How many steps.
+    #[arg(long, default_value_t = 200)]
+    steps: usize,
+}
+
+fn main() -> Result<()> {
+    cellpatch_kernels::allocator::keep_large_blocks();
+    match Arguments::parse().command {
+        Command::Compare(options) => compare::run(&options),
+        Command::Account => {
+            print!("{}", account::table()?);
+            Ok(())
+        }
+        Command::Loading => loading::run(),
+        Command::Curves(Steps { shards, steps }) => training::compare_losses(&shards, steps),
+        Command::Losses(Steps { shards, steps }) => {
+            println!("{}", serde_json::to_string(&training::losses(&shards, steps)?)?);
+            Ok(())
+        }
+        Command::Subject(options) => subject::run(&options),
+    }
+}

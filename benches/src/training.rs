@@ -1,0 +1,133 @@
+//! Training steps as the product takes them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use burn::backend::{Autodiff, Flex};
+use burn::module::Module;
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{GradientsParams, Optimizer};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, activation};
+use burn::train::TrainStep;
+use cellpatch_data::{MaskedBatch, ShardSet};
+use cellpatch_model::{CellPatch, GeneValues, ModelBackend, Preset};
+use cellpatch_train::{
+    CoupledAdam, Pretrainer, PretrainingBatch, PretrainingConfig, PretrainingData, clip_global_norm,
+    coupled_adam,
+};
+
+use crate::Result;
+
+type Learning = Autodiff<Flex>;
+
+/// A model that is pretrained with the paper's settings.
+pub(crate) struct Pretraining {
+    pretrainer: Option<Pretrainer<Learning>>,
+    optimizer: CoupledAdam<Pretrainer<Learning>, Learning>,
+    seed: u64,
+    pub(crate) last_loss: f64,
+}
+
+impl Pretraining {
+    pub(crate) fn new(dropout: f64) -> Result<Self> {
+        let model = Preset::Paper.config().with_attention_dropout(dropout).with_output_dropout(dropout);
+        let config = PretrainingConfig::new(model);
+        let pretrainer = Pretrainer::new(&config, &Default::default())?;
+        Ok(Self { pretrainer: Some(pretrainer), optimizer: coupled_adam(5e-5), seed: 0, last_loss: f64::NAN })
+    }
+
+    pub(crate) fn step(&mut self, cells: MaskedBatch) {
+        let Some(pretrainer) = self.pretrainer.take() else { return };
+        self.seed += 1;
+        let output = TrainStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: self.seed });
+        let n_targets = output.item.n_targets.max(1);
+        self.pretrainer = Some(pretrainer.optimize(&mut self.optimizer, 1e-4, output.grads));
+        self.last_loss = output.item.squared_error() / n_targets as f64;
+    }
+}
+
+/// An encoder with a classifier behind it.
+#[derive(Module, Debug)]
+struct Annotator<B: Backend> {
+    model: CellPatch<B>,
+    head: [Linear<B>; 3],
+}
+
+impl<B: ModelBackend> Annotator<B> {
+    fn forward(&self, input: &GeneValues<B>) -> Tensor<B, 2> {
+        let [first, second, last] = &self.head;
+        let patches = self.model.patches(input).flatten(1, 2);
+        last.forward(activation::relu(second.forward(activation::relu(first.forward(patches)))))
+    }
+}
+
+const N_CLASSES: usize = 11;
+
+/// A model that is finetuned to tell classes.
+pub(crate) struct Annotating {
+    annotator: Option<Annotator<Learning>>,
+    optimizer: CoupledAdam<Annotator<Learning>, Learning>,
+}
+
+impl Annotating {
+    pub(crate) fn new(dropout: f64) -> Self {
+        let device = Default::default();
+        let linear = |n_in, n_out| LinearConfig::new(n_in, n_out).init(&device);
+        let annotator = Annotator {
+            model: Preset::Paper.config().with_attention_dropout(dropout).init(&device),
+            head: [linear(64 * 32, 512), linear(512, 100), linear(100, N_CLASSES)],
+        };
+        Self { annotator: Some(annotator), optimizer: coupled_adam(5e-4) }
+    }
+
+    pub(crate) fn step(&mut self, input: &GeneValues<Learning>) {
+        let Some(annotator) = self.annotator.take() else { return };
+        let device = Default::default();
+        let classes: Vec<i32> = (0..input.n_cells()).map(|cell| (cell % N_CLASSES) as i32).collect();
+        let classes = Tensor::<Learning, 1, Int>::from_ints(classes.as_slice(), &device);
+        let loss = CrossEntropyLossConfig::new().init(&device).forward(annotator.forward(input), classes);
+        let gradients = GradientsParams::from_grads(loss.backward(), &annotator);
+        let gradients = clip_global_norm::<Learning, _>(&annotator, gradients, 5.0);
+        self.annotator = Some(self.optimizer.step(1e-3, annotator, gradients));
+    }
+}
+
+/// The losses of the first steps of a pretraining without dropout, which each path would draw in its own way.
+pub(crate) fn losses(shards: &Path, n_steps: usize) -> Result<Vec<f64>> {
+    let mut config = PretrainingConfig::new(Preset::Paper.config());
+    config.batch_size = 16;
+    let data = PretrainingData::open(Arc::new(ShardSet::open(shards)?), &config)?;
+    Learning::seed(&Default::default(), 7);
+    let mut training = Pretraining::new(0.0)?;
+    let batches = (1..).flat_map(|epoch| data.training().epoch(epoch, 0));
+    batches
+        .take(n_steps)
+        .map(|batch| {
+            training.step(batch?);
+            Ok(training.last_loss)
+        })
+        .collect()
+}
+
+/// Sets the losses by kernels beside those by plain operations, each computed by a process of its own.
+pub(crate) fn compare_losses(shards: &Path, n_steps: usize) -> Result<()> {
+    let run = |kernels: &str| -> Result<Vec<f64>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["losses", "--steps", &n_steps.to_string(), "--shards"]).arg(shards);
+        let output = command.env("CELLPATCH_KERNELS", kernels).stderr(Stdio::inherit()).output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let (fused, plain) = (run("on")?, run("off")?);
+    let mut largest = 0.0_f64;
+    for (step, (fused, plain)) in fused.iter().zip(&plain).enumerate() {
+        largest = largest.max((fused - plain).abs() / plain);
+        if step % 20 == 19 || step == 0 {
+            println!("step {:4}  kernels {fused:.6}  plain operations {plain:.6}", step + 1);
+        }
+    }
+    println!("largest relative difference over {} steps: {largest:.2e}", fused.len().min(plain.len()));
+    Ok(())
+}
