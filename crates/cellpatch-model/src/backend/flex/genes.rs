@@ -30,7 +30,11 @@ fn tokens(genes: &FlexTensor) -> Option<Vec<u32>> {
 
 /// The rows of the batch's genes: [genes of the batch, d].
 fn rows_of(index: &GeneIndex, table: &[f32], d: usize) -> Vec<f32> {
-    index.genes().iter().flat_map(|&gene| &table[gene as usize * d..][..d]).copied().collect()
+    let mut rows = Vec::with_capacity(index.genes().len() * d);
+    for &gene in index.genes() {
+        rows.extend_from_slice(&table[gene as usize * d..][..d]);
+    }
+    rows
 }
 
 /// The gradient of the whole table from that of the batch's genes.
