@@ -62,11 +62,13 @@ mod selection;
 mod shard;
 mod split;
 pub mod synthetic;
+mod unfinished_file;
 mod vocabulary;
 
 pub use anndata::{
-    AnnDataFile, ChosenMatrix, Column, ColumnValues, CountBlocks, Labels, MatrixChoice, MatrixInfo,
-    MatrixLocation, MatrixStorage, ValueKind, ValuePolicy,
+    AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, CountBlocks, H5adAnnotator, Labels,
+    MatrixChoice, MatrixInfo, MatrixLocation, MatrixSlot, MatrixStorage, NewValues, UnsValue, ValueKind,
+    ValuePolicy,
 };
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
 pub use counts::CountBlock;
@@ -81,4 +83,5 @@ pub use shard::{
     ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
 };
 pub use split::Split;
+pub use unfinished_file::Existing;
 pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};

@@ -35,6 +35,13 @@ pub struct Labels {
     pub codes: Vec<Option<u32>>,
 }
 
+impl Labels {
+    /// Distinct texts in ascending order, and for every row which one it has.
+    pub fn of_texts(texts: &[Option<String>]) -> Self {
+        distinct(texts.iter().map(Option::as_ref), |text| (*text).clone())
+    }
+}
+
 impl Column {
     /// How many rows the column has.
     pub fn len(&self) -> usize {
@@ -56,9 +63,7 @@ impl Column {
     pub fn labels(&self) -> Labels {
         match &self.values {
             ColumnValues::Categories(labels) => labels.clone(),
-            ColumnValues::Texts(values) => {
-                distinct(values.iter().map(Option::as_ref), |text| (*text).clone())
-            }
+            ColumnValues::Texts(values) => Labels::of_texts(values),
             ColumnValues::Integers(values) => distinct(values.iter().copied(), i64::to_string),
             ColumnValues::Booleans(values) => distinct(values.iter().copied(), |&value| boolean(value)),
             ColumnValues::Numbers(values) => {

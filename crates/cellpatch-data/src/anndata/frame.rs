@@ -71,6 +71,11 @@ impl Frame {
         &self.name
     }
 
+    /// Name of the column with the row names.
+    pub(super) fn index_name(&self) -> &str {
+        &self.index
+    }
+
     /// How many rows it has.
     pub(super) fn n_rows(&self) -> usize {
         self.n_rows
