@@ -1,6 +1,7 @@
 //! Fractal heaps: where newer files keep the links and attributes of large groups (format specification, III.G).
 
 use super::fields::{Fields, UNDEFINED, read};
+use super::index;
 use crate::h5::source::FileSource;
 
 /// Indirect blocks nest at most this deep in any heap that fits a 64-bit address.
@@ -17,6 +18,8 @@ pub(super) struct FractalHeap<'a> {
     root: u64,
     /// Rows of the root block; 0 if it is a direct block.
     root_rows: u64,
+    /// The index of objects too large for a block.
+    huge_objects: u64,
 }
 
 impl<'a> FractalHeap<'a> {
@@ -31,8 +34,10 @@ impl<'a> FractalHeap<'a> {
         }
         fields.skip(1)?;
         let max_object = fields.number(4)?;
-        // Huge objects (16), free space (16), managed space (32), huge and tiny objects (32).
-        fields.skip(96)?;
+        fields.skip(8)?;
+        let huge_objects = fields.address()?;
+        // Free space (16), managed space (32), huge and tiny objects (32).
+        fields.skip(80)?;
         let table_width = fields.number(2)?;
         let (first_block, max_direct) = (fields.number(8)?, fields.number(8)?);
         let max_bits = fields.number(2)?;
@@ -52,6 +57,7 @@ impl<'a> FractalHeap<'a> {
             max_direct,
             root,
             root_rows,
+            huge_objects,
         })
     }
 
@@ -67,11 +73,25 @@ impl<'a> FractalHeap<'a> {
                 let length = usize::from(id[0] & 0x0f) + 1;
                 return fields.take(length).map(<[u8]>::to_vec);
             }
-            _ => return Err("a link or an attribute is stored as a huge object".into()),
+            1 => return self.huge_object(fields.rest()),
+            _ => return Err("a heap holds an object of an unknown type".into()),
         }
         let (offset, length) = (fields.number(self.offset_width)?, fields.number(self.length_width)?);
         let (block, inside) = self.locate(offset)?;
         read(self.source, block.checked_add(inside).ok_or("an address overflows")?, length)
+    }
+
+    /// An object with bytes of its own, found by its number.
+    fn huge_object(&self, number: &[u8]) -> Result<Vec<u8>, String> {
+        let number = Fields::new(number).number(number.len())?;
+        for record in index::records(self.source, self.huge_objects)? {
+            let mut fields = Fields::new(&record);
+            let (address, length) = (fields.address()?, fields.number(8)?);
+            if fields.number(8)? == number {
+                return read(self.source, address, length);
+            }
+        }
+        Err("a heap does not know one of its large objects".into())
     }
 
     /// The direct block of an offset, and the position in it.
