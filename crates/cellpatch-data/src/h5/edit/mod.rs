@@ -20,8 +20,6 @@ mod index;
 mod link;
 mod superblock;
 mod symbol_table;
-#[cfg(test)]
-mod tests;
 mod text_heap;
 
 use std::collections::BTreeMap;
