@@ -205,6 +205,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Labelled cells cannot be divided as asked.
+    #[error("cannot divide the cells: {reason}")]
+    CannotPartition {
+        /// Why.
+        reason: String,
+    },
     /// The threads that load cells ended before the epoch did.
     #[error("loading cells of {} stopped unexpectedly", path.display())]
     LoaderStopped {
@@ -278,6 +284,7 @@ impl Error {
             Self::FolderNotEmpty { .. } => "choose a new or an empty folder".into(),
             Self::FolderBusy { .. } => "wait for it, or choose another folder".into(),
             Self::CannotSplit { .. } => "choose another fraction or column, or split at random".into(),
+            Self::CannotPartition { .. } => "choose other fractions, another column or another file".into(),
             Self::LoaderStopped { .. } => "this is a bug in this program: please report it".into(),
             Self::BadOption { .. } | Self::Hdf5Write { .. } | Self::WrongLength { .. } => return None,
         })
@@ -294,6 +301,7 @@ impl Error {
             | Self::FolderNotEmpty { .. }
             | Self::FileExists { .. }
             | Self::WrongLength { .. }
+            | Self::CannotPartition { .. }
             | Self::CannotSplit { .. } => ErrorCategory::Usage,
             _ => ErrorCategory::Input,
         }

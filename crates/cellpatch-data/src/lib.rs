@@ -56,19 +56,21 @@ mod h5;
 mod loader;
 mod masking;
 mod normalize;
+mod partition;
 mod quality;
 pub mod random;
 mod selection;
 mod shard;
 mod split;
 pub mod synthetic;
+mod table;
 mod unfinished_file;
 mod vocabulary;
 
 pub use anndata::{
     AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, CountBlocks, H5adAnnotator, Labels,
-    MatrixChoice, MatrixInfo, MatrixLocation, MatrixSlot, MatrixStorage, NewValues, UnsValue, ValueKind,
-    ValuePolicy,
+    MatrixChoice, MatrixInfo, MatrixLocation, MatrixSlot, MatrixStorage, MissingNames, NewValues, UnsValue,
+    ValueKind, ValuePolicy,
 };
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
 pub use counts::CountBlock;
@@ -76,6 +78,7 @@ pub use error::{Error, ErrorCategory, Result};
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use masking::Masking;
 pub use normalize::{TARGET_SUM, normalize};
+pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, PartitionReport};
 pub use quality::{Quality, QualityFilter, QualityPass};
 pub use selection::RowSelection;
 pub use shard::{
@@ -83,5 +86,8 @@ pub use shard::{
     ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
 };
 pub use split::Split;
+pub use table::{
+    CellPrediction, EmbeddingTable, NpyMatrix, PredictionColumns, PredictionTable, TableFormat, TableSummary,
+};
 pub use unfinished_file::Existing;
 pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};

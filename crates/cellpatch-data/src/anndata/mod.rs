@@ -6,6 +6,7 @@ mod column;
 mod columnar;
 mod frame;
 mod genes;
+mod labels;
 mod matrix;
 mod new_values;
 mod values;
@@ -15,7 +16,8 @@ use std::sync::Arc;
 
 pub use annotator::{AnnotationSummary, H5adAnnotator, MatrixSlot};
 pub use blocks::CountBlocks;
-pub use column::{Column, ColumnValues, Labels};
+pub use column::{Column, ColumnValues};
+pub use labels::{Labels, MissingNames};
 pub use matrix::{MatrixInfo, MatrixLocation, MatrixStorage};
 pub use new_values::{NewValues, UnsValue};
 pub use values::{ChosenMatrix, MatrixChoice, ValueKind, ValuePolicy};

@@ -1,6 +1,7 @@
 //! New columns and entries, in the encodings AnnData 0.8 and later write.
 
-use super::column::{ColumnValues, Labels};
+use super::column::ColumnValues;
+use super::labels::Labels;
 use crate::error::{Error, Result};
 use crate::h5::edit::{Address, Editor, NewAttribute, NewType};
 
