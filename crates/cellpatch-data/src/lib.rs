@@ -18,6 +18,13 @@
 //!    threads, from any position. [`Masking`] hides genes on the way, each cell from a random stream of its own.
 //! 6. [`MaskedBatch`] is ragged, and is cut into parts of similar length before anything is padded.
 //!
+//! The way back, for labels and embeddings:
+//!
+//! 7. [`AnnDataFile::obs_column`] reads any annotation as [`Labels`] or texts; a [`Partition`] divides labelled cells in
+//!    three, by class or by donor, and can be saved and taken up again.
+//! 8. [`H5adAnnotator`] adds columns and matrices to a copy of an `.h5ad` and leaves the rest as it is, byte for byte;
+//!    [`PredictionTable`], [`EmbeddingTable`] and [`NpyMatrix`] write the same as CSV, Parquet and `.npy`.
+//!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
 //!
 //! Errors are one enum, [`Error`]: its text says what happened and where, [`Error::help`] what to do about it.

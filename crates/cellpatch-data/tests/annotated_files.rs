@@ -272,6 +272,9 @@ fn columns_that_cannot_be_are_refused() {
     let outside = Labels { categories: vec!["a".into()], codes: vec![Some(1); 3] };
     assert!(matches!(annotator.obs_column("outside", outside), Err(Error::BadOption { .. })));
     assert!(matches!(annotator.obsm("empty", 0), Err(Error::BadOption { .. })));
+    let matrix = annotator.obsm("X_new", 1).unwrap();
+    assert!(matches!(annotator.obsm("X_new", 1), Err(Error::BadOption { .. })));
+    annotator.write_rows(matrix, 0, &[0.0; 3]).unwrap();
     let many = (0..5000)
         .map(|column| format!("many_{column}"))
         .try_for_each(|name| annotator.obs_column(&name, vec![0.0f32; 3]));
@@ -369,4 +372,53 @@ fn no_damage_to_the_input_makes_the_annotator_panic() {
     }
     // Most damage is to padding and values; some must have been to structures.
     assert!(n_refused > 20, "{n_refused}");
+}
+
+/// The files under a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn real_files_are_added_to_or_refused_because_of_their_age() {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let data = std::env::var_os("CELLPATCH_DATA").map_or_else(beside, PathBuf::from);
+    if !data.join("cells").is_dir() {
+        println!("skipped: no data in {} (set CELLPATCH_DATA)", data.display());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.h5ad");
+    let (mut n_added, mut n_refused) = (0, 0);
+    for input in files(&data).into_iter().filter(|path| path.extension().is_some_and(|end| end == "h5ad")) {
+        let Ok(original) = AnnDataFile::open(&input) else { continue };
+        let mut annotator = H5adAnnotator::create(&input, &output, Existing::Replace).unwrap();
+        match annotator.obs_column("new label", vec![0.5f32; original.n_cells()]) {
+            Err(Error::CannotAdd { member, .. }) if member == "obs" => {
+                n_refused += 1;
+                continue;
+            }
+            result => result.unwrap(),
+        }
+        annotator.finish().unwrap();
+        let (before, after) = (fs::read(&input).unwrap(), fs::read(&output).unwrap());
+        assert!(before[100..] == after[100..before.len()], "{}", input.display());
+        let copy = AnnDataFile::open(&output).unwrap();
+        assert_eq!(copy.cell_ids().unwrap(), original.cell_ids().unwrap());
+        assert_eq!(copy.matrices(), original.matrices());
+        let mut columns = original.obs_columns();
+        for column in &columns {
+            let values =
+                |file: &AnnDataFile| format!("{:?}", file.obs_column(column).map(|column| column.values));
+            // A column that cannot be read cannot be read in either, and the two errors name their own file.
+            let same = values(&copy) == values(&original) || original.obs_column(column).is_err();
+            assert!(same, "{column} of {}", input.display());
+        }
+        columns.push("new label".into());
+        assert_eq!(copy.obs_columns(), columns);
+        n_added += 1;
+    }
+    println!("{n_added} files were added to, {n_refused} refused");
+    assert!(n_added >= 40 && n_refused <= 3);
 }

@@ -167,7 +167,7 @@ impl H5adAnnotator {
     /// Its rows come by [`write_rows`](Self::write_rows), in any order, also in turn with those of other matrices.
     ///
     /// # Errors
-    /// [`Error::BadOption`] for a name that no member can have or a width of 0; [`Error::CannotAdd`] if `obsm` is a table
+    /// [`Error::BadOption`] for a name that no member can have or that was added already, or a width of 0; [`Error::CannotAdd`] if `obsm` is a table
     /// of AnnData before 0.7.
     pub fn obsm(&mut self, name: &str, width: usize) -> Result<MatrixSlot> {
         self.matrix("obsm", name, self.n_cells, width)
@@ -184,9 +184,17 @@ impl H5adAnnotator {
 
     fn matrix(&mut self, group: &str, name: &str, n_rows: usize, width: usize) -> Result<MatrixSlot> {
         check_name("matrix", name)?;
+        let full_name = format!("{group}/{name}");
+        let refuse = |reason: &str| Error::BadOption {
+            option: "matrix",
+            value: name.to_string(),
+            reason: reason.into(),
+        };
         if width == 0 {
-            let reason = "it must have at least one column".into();
-            return Err(Error::BadOption { option: "matrix", value: name.to_string(), reason });
+            return Err(refuse("it must have at least one column"));
+        }
+        if self.matrices.iter().any(|matrix| matrix.name == full_name) {
+            return Err(refuse("it was added already"));
         }
         let dictionary = encoding(&mut self.editor, "dict", "0.1.0")?;
         self.editor.open_group(group, &dictionary)?;
@@ -195,8 +203,7 @@ impl H5adAnnotator {
         let values = self.editor.reserve_array(NewType::Float32, &shape, &array)?;
         self.note(group, name);
         self.editor.put(group, name, values.address);
-        let name = format!("{group}/{name}");
-        self.matrices.push(NewMatrix { name, width, values, written: vec![false; n_rows] });
+        self.matrices.push(NewMatrix { name: full_name, width, values, written: vec![false; n_rows] });
         Ok(MatrixSlot(self.matrices.len() - 1))
     }
 

@@ -45,7 +45,7 @@ impl NpyMatrix {
     /// [`Error::WrongLength`] if these are not whole rows; [`Error::Io`].
     pub fn push_rows(&mut self, values: &[f32]) -> Result<()> {
         let n_rows = values.len() / self.width;
-        if values.len() % self.width != 0 {
+        if !values.len().is_multiple_of(self.width) {
             let (what, expected) = (self.file.target().display().to_string(), n_rows * self.width);
             return Err(Error::WrongLength { what, of: "values", found: values.len(), expected });
         }

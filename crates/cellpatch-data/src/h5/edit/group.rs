@@ -4,8 +4,8 @@ use super::datatype::NewAttribute;
 use super::fields::{Fields, UNDEFINED};
 use super::fractal_heap::FractalHeap;
 use super::header::{
-    ATTRIBUTE, ATTRIBUTE_INFO, GROUP_INFO, LINK, LINK_INFO, Message, ObjectHeader, REFERENCE_COUNT, SHARED,
-    SYMBOL_TABLE,
+    ATTRIBUTE, ATTRIBUTE_INFO, DATATYPE, GROUP_INFO, LINK, LINK_INFO, Message, ObjectHeader, REFERENCE_COUNT,
+    SHARED, SYMBOL_TABLE,
 };
 use super::index;
 use super::link::{Link, LinkInfo, Target};
@@ -39,6 +39,9 @@ impl GroupObject {
             return Err("it shares parts of its header with other objects".into());
         }
         let mut group = Self { header: ObjectHeader::default(), ..Self::new() };
+        if header.messages.iter().any(|message| message.kind == DATATYPE) {
+            return Err("it is one table, as AnnData wrote them before 0.7, not a group".into());
+        }
         let mut is_group = false;
         let mut kept = Vec::new();
         for message in std::mem::take(&mut header.messages) {
