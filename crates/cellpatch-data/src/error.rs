@@ -51,6 +51,34 @@ pub enum Error {
         /// The library's reason.
         reason: String,
     },
+    /// A member cannot be added to an HDF5 file without rewriting the rest of it.
+    #[error("cannot add {member} to {}: {reason}", path.display())]
+    CannotAdd {
+        /// The file.
+        path: PathBuf,
+        /// The group or member.
+        member: String,
+        /// What about the file is in the way.
+        reason: String,
+    },
+    /// Results do not fit the cells they are for.
+    #[error("{what} has {found} {of}, expected {expected}")]
+    WrongLength {
+        /// The column, matrix or table.
+        what: String,
+        /// "values", "rows", "cells", ...
+        of: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there must be.
+        expected: usize,
+    },
+    /// A file of the name to write already exists.
+    #[error("{} already exists", path.display())]
+    FileExists {
+        /// The file.
+        path: PathBuf,
+    },
     /// A group, dataset, layer or column that was asked for is not in the file.
     #[error("{} has no {what} {name:?}", path.display())]
     Missing {
@@ -177,6 +205,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Labelled cells cannot be divided as asked.
+    #[error("cannot divide the cells: {reason}")]
+    CannotPartition {
+        /// Why.
+        reason: String,
+    },
     /// The threads that load cells ended before the epoch did.
     #[error("loading cells of {} stopped unexpectedly", path.display())]
     LoaderStopped {
@@ -232,6 +266,8 @@ impl Error {
             Self::NotFound { .. } => "check the path; relative paths start at the current folder".into(),
             Self::NotHdf5 { .. } => "give a .h5ad file as AnnData writes it, or download it again".into(),
             Self::Hdf5 { .. } => "download or copy the file again; if it opens in Python, write it again with adata.write_h5ad(path, compression=\"gzip\")".into(),
+            Self::CannotAdd { .. } => "write the results to a table instead (.parquet or .csv), or write the file again with a current AnnData: anndata.read_h5ad(path).write_h5ad(path)".into(),
+            Self::FileExists { .. } => "choose another name, or allow the file to be replaced".into(),
             Self::Missing { what, available, .. } if available.is_empty() => format!("the file has no {what} at all"),
             Self::Missing { available, .. } => format!("there is: {}", list(available)),
             Self::Invalid { .. } => "the file was damaged or written wrongly: write it again from its source".into(),
@@ -248,8 +284,9 @@ impl Error {
             Self::FolderNotEmpty { .. } => "choose a new or an empty folder".into(),
             Self::FolderBusy { .. } => "wait for it, or choose another folder".into(),
             Self::CannotSplit { .. } => "choose another fraction or column, or split at random".into(),
+            Self::CannotPartition { .. } => "choose other fractions, another column or another file".into(),
             Self::LoaderStopped { .. } => "this is a bug in this program: please report it".into(),
-            Self::BadOption { .. } | Self::Hdf5Write { .. } => return None,
+            Self::BadOption { .. } | Self::Hdf5Write { .. } | Self::WrongLength { .. } => return None,
         })
     }
 
@@ -260,9 +297,12 @@ impl Error {
             | Self::Hdf5Write { .. }
             | Self::FolderBusy { .. }
             | Self::LoaderStopped { .. } => ErrorCategory::Environment,
-            Self::BadOption { .. } | Self::FolderNotEmpty { .. } | Self::CannotSplit { .. } => {
-                ErrorCategory::Usage
-            }
+            Self::BadOption { .. }
+            | Self::FolderNotEmpty { .. }
+            | Self::FileExists { .. }
+            | Self::WrongLength { .. }
+            | Self::CannotPartition { .. }
+            | Self::CannotSplit { .. } => ErrorCategory::Usage,
             _ => ErrorCategory::Input,
         }
     }

@@ -18,6 +18,13 @@
 //!    threads, from any position. [`Masking`] hides genes on the way, each cell from a random stream of its own.
 //! 6. [`MaskedBatch`] is ragged, and is cut into parts of similar length before anything is padded.
 //!
+//! The way back, for labels and embeddings:
+//!
+//! 7. [`AnnDataFile::obs_column`] reads any annotation as [`Labels`] or texts; a [`Partition`] divides labelled cells in
+//!    three, by class or by donor, and can be saved and taken up again.
+//! 8. [`H5adAnnotator`] adds columns and matrices to a copy of an `.h5ad` and leaves the rest as it is, byte for byte;
+//!    [`PredictionTable`], [`EmbeddingTable`] and [`NpyMatrix`] write the same as CSV, Parquet and `.npy`.
+//!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
 //!
 //! Errors are one enum, [`Error`]: its text says what happened and where, [`Error::help`] what to do about it.
@@ -56,17 +63,21 @@ mod h5;
 mod loader;
 mod masking;
 mod normalize;
+mod partition;
 mod quality;
 pub mod random;
 mod selection;
 mod shard;
 mod split;
 pub mod synthetic;
+mod table;
+mod unfinished_file;
 mod vocabulary;
 
 pub use anndata::{
-    AnnDataFile, ChosenMatrix, Column, ColumnValues, CountBlocks, Labels, MatrixChoice, MatrixInfo,
-    MatrixLocation, MatrixStorage, ValueKind, ValuePolicy,
+    AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, CountBlocks, H5adAnnotator, Labels,
+    MatrixChoice, MatrixInfo, MatrixLocation, MatrixSlot, MatrixStorage, MissingNames, NewValues, UnsValue,
+    ValueKind, ValuePolicy,
 };
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
 pub use counts::CountBlock;
@@ -74,6 +85,7 @@ pub use error::{Error, ErrorCategory, Result};
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use masking::Masking;
 pub use normalize::{TARGET_SUM, normalize};
+pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, PartitionReport};
 pub use quality::{Quality, QualityFilter, QualityPass};
 pub use selection::RowSelection;
 pub use shard::{
@@ -81,4 +93,8 @@ pub use shard::{
     ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
 };
 pub use split::Split;
+pub use table::{
+    CellPrediction, EmbeddingTable, NpyMatrix, PredictionColumns, PredictionTable, TableFormat, TableSummary,
+};
+pub use unfinished_file::Existing;
 pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};

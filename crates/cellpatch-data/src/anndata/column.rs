@@ -1,6 +1,6 @@
 //! One annotation of every cell or gene.
 
-use std::collections::BTreeMap;
+use super::labels::Labels;
 
 /// A named column of `obs` or `var`.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,15 +26,6 @@ pub enum ColumnValues {
     Booleans(Vec<Option<bool>>),
 }
 
-/// A column as categories and, for every row, a position in them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels {
-    /// The names, each once.
-    pub categories: Vec<String>,
-    /// One per row; `None` where the value is missing.
-    pub codes: Vec<Option<u32>>,
-}
-
 impl Column {
     /// How many rows the column has.
     pub fn len(&self) -> usize {
@@ -56,14 +47,14 @@ impl Column {
     pub fn labels(&self) -> Labels {
         match &self.values {
             ColumnValues::Categories(labels) => labels.clone(),
-            ColumnValues::Texts(values) => {
-                distinct(values.iter().map(Option::as_ref), |text| (*text).clone())
+            ColumnValues::Texts(values) => Labels::of_texts(values),
+            ColumnValues::Integers(values) => Labels::distinct(values.iter().copied(), i64::to_string),
+            ColumnValues::Booleans(values) => {
+                Labels::distinct(values.iter().copied(), |&value| boolean(value))
             }
-            ColumnValues::Integers(values) => distinct(values.iter().copied(), i64::to_string),
-            ColumnValues::Booleans(values) => distinct(values.iter().copied(), |&value| boolean(value)),
             ColumnValues::Numbers(values) => {
                 let present = values.iter().map(|&value| (!value.is_nan()).then_some(Ordered(value)));
-                distinct(present, |value| value.0.to_string())
+                Labels::distinct(present, |value| value.0.to_string())
             }
         }
     }
@@ -102,21 +93,6 @@ impl PartialOrd for Ordered {
 impl Ord for Ordered {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.total_cmp(&other.0)
-    }
-}
-
-fn distinct<T: Ord>(values: impl Iterator<Item = Option<T>>, name: impl Fn(&T) -> String) -> Labels {
-    let values: Vec<Option<T>> = values.collect();
-    let mut order: BTreeMap<&T, u32> = values.iter().flatten().map(|value| (value, 0)).collect();
-    for (code, position) in order.values_mut().zip(0..) {
-        *code = position;
-    }
-    Labels {
-        categories: order.keys().map(|value| name(value)).collect(),
-        codes: values
-            .iter()
-            .map(|value| value.as_ref().and_then(|value| order.get(value).copied()))
-            .collect(),
     }
 }
 

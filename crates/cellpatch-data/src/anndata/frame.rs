@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::h5::{Array, Attribute, Container, Element, Member, ObjectKind, to_f64, to_integer, to_strings};
 
-use super::column::{Column, ColumnValues, Labels};
+use super::column::{Column, ColumnValues};
+use super::labels::Labels;
 
 /// The names in a frame; its values are read when asked for.
 pub(super) struct Frame {
@@ -69,6 +70,11 @@ impl Frame {
     /// The frame's name in the file.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Name of the column with the row names.
+    pub(super) fn index_name(&self) -> &str {
+        &self.index
     }
 
     /// How many rows it has.

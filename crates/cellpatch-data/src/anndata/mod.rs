@@ -1,19 +1,25 @@
 //! AnnData files (`.h5ad`): matrices in row blocks, gene names, cell annotations.
 
+mod annotator;
 mod blocks;
 mod column;
 mod columnar;
 mod frame;
 mod genes;
+mod labels;
 mod matrix;
+mod new_values;
 mod values;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub use annotator::{AnnotationSummary, H5adAnnotator, MatrixSlot};
 pub use blocks::CountBlocks;
-pub use column::{Column, ColumnValues, Labels};
+pub use column::{Column, ColumnValues};
+pub use labels::{Labels, MissingNames};
 pub use matrix::{MatrixInfo, MatrixLocation, MatrixStorage};
+pub use new_values::{NewValues, UnsValue};
 pub use values::{ChosenMatrix, MatrixChoice, ValueKind, ValuePolicy};
 
 use crate::error::{Error, Result};

@@ -6,6 +6,7 @@
 
 mod chunks;
 mod datatype;
+pub(crate) mod edit;
 mod element;
 mod filters;
 mod heap;

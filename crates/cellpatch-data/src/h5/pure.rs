@@ -339,6 +339,10 @@ fn reason(error: &hdf5_pure::Error) -> String {
         hdf5_pure::Error::Format(FormatError::InvalidLayoutVersion(version)) => format!(
             "it is stored in data layout version {version}, HDF5 2's newest, which is not supported: write the file without libver=\"latest\""
         ),
+        // A soft link has no address, and the library takes it for one.
+        hdf5_pure::Error::Format(FormatError::OffsetOverflow { offset: u64::MAX, .. }) => {
+            "it is a soft link, which is not supported".into()
+        }
         other => other.to_string(),
     }
 }

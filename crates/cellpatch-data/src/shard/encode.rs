@@ -163,7 +163,7 @@ pub(super) fn seal(folder: &Path, name: &str) -> Result<SideFile> {
     Ok(SideFile { name: name.to_owned(), bytes, sha256 })
 }
 
-fn properties() -> parquet::file::properties::WriterPropertiesBuilder {
+pub(crate) fn properties() -> parquet::file::properties::WriterPropertiesBuilder {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
@@ -172,7 +172,7 @@ fn properties() -> parquet::file::properties::WriterPropertiesBuilder {
         .set_created_by(concat!("cellpatch-data ", env!("CARGO_PKG_VERSION")).to_owned())
 }
 
-fn element(data_type: DataType) -> Arc<Field> {
+pub(crate) fn element(data_type: DataType) -> Arc<Field> {
     Arc::new(Field::new("element", data_type, false))
 }
 
@@ -280,7 +280,7 @@ impl<'a> ParquetFile<'a> {
 }
 
 /// A full disk is the machine's fault, not Parquet's: find the I/O error inside.
-fn write_error(path: &Path, error: parquet::errors::ParquetError) -> Error {
+pub(crate) fn write_error(path: &Path, error: parquet::errors::ParquetError) -> Error {
     match error {
         parquet::errors::ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
             Ok(source) => Error::io("write", path, *source),

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{MANIFEST_FILE, Manifest, SOURCES_FILE, VOCABULARY_FILE};
 use crate::error::{Error, Result};
+use crate::unfinished_file::sync_folder;
 
 /// Everything is written here first. The name tells our leftovers from somebody else's files.
 const WORK_FOLDER: &str = ".cellpatch-shards-unfinished";
@@ -117,15 +118,6 @@ fn is_ours(name: &str) -> bool {
 /// Names the `index`th file of cells.
 pub(crate) fn cell_file_name(index: usize) -> String {
     format!("cells-{index:05}.parquet")
-}
-
-/// Folders can be synced on Unix only; elsewhere renames are as durable as the system makes them.
-fn sync_folder(folder: &Path) -> Result<()> {
-    #[cfg(unix)]
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| Error::io("sync", folder, source))?;
-    Ok(())
 }
 
 /// Size and SHA-256, in hex, of a file.

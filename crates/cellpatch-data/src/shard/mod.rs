@@ -29,6 +29,7 @@ mod tests;
 mod writer;
 
 pub(crate) use decode::{CellCounts, StoredCells};
+pub(crate) use encode::{element, properties, write_error};
 pub use manifest::{CellFile, Manifest, QualityCounts, RowGroupEntry, SideFile, SourceEntry, StoredValues};
 pub use options::{ShardOptions, ShardProgress, ShardStage};
 pub(crate) use reader::RowGroup;
