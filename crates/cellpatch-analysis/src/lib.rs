@@ -60,7 +60,9 @@
 mod error;
 mod figure;
 mod markup;
+pub mod metrics;
 mod number;
+mod parallel;
 mod pca;
 mod report;
 
