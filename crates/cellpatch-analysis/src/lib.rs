@@ -57,19 +57,24 @@
 //! # }
 //! ```
 
+mod cells;
 mod error;
 mod figure;
 mod markup;
 pub mod metrics;
+mod neighbors;
+mod noise;
 mod number;
 mod parallel;
 mod pca;
 mod report;
 
+pub use cells::Cells;
 pub use error::{Error, Result};
 pub use figure::{
     Histogram, LineChart, Reference, Scale, Scatter, ScatterPoint, Series, SeriesStyle, smoothed,
 };
+pub use neighbors::{Metric, Neighbors};
 pub use pca::Pca;
 pub use report::{
     CellMap, ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, NextStep, PretrainingReport,
