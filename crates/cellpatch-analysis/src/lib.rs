@@ -58,6 +58,7 @@
 //! ```
 
 mod cells;
+mod eigen;
 mod error;
 mod figure;
 mod markup;
@@ -68,6 +69,7 @@ mod number;
 mod parallel;
 mod pca;
 mod report;
+mod umap;
 
 pub use cells::Cells;
 pub use error::{Error, Result};
@@ -80,3 +82,4 @@ pub use report::{
     CellMap, ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, NextStep, PretrainingReport,
     RunFile, Source, Validation,
 };
+pub use umap::{Start, Umap, UmapOptions};
