@@ -124,11 +124,6 @@ impl Leading {
             vectors: (0..order * n).map(|at| vectors[(at / n, order - 1 - at % n)]).collect(),
         })
     }
-
-    /// One eigenvector, `[order]`.
-    pub(crate) fn vector(&self, at: usize) -> Vec<f64> {
-        self.vectors.iter().skip(at).step_by(self.values.len().max(1)).copied().collect()
-    }
 }
 
 /// The block after a polynomial of the matrix that is small on all eigenvalues from the floor to `cut` and grows fast
@@ -283,7 +278,7 @@ mod tests {
         sorted.sort_by(|a, b| b.total_cmp(a));
         for (at, (found, expected)) in leading.values.iter().zip(&sorted).enumerate() {
             assert!((found - expected).abs() < 1e-10, "value {at}: {found} is not {expected}");
-            let vector = leading.vector(at);
+            let vector: Vec<f64> = leading.vectors.iter().skip(at).step_by(n).copied().collect();
             let image = matrix.times(&vector, 1);
             let rest: f64 = image.iter().zip(&vector).map(|(y, x)| (y - expected * x).powi(2)).sum();
             assert!(rest.sqrt() < 1e-7, "vector {at}: {rest}");

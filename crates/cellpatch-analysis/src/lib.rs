@@ -57,6 +57,7 @@
 //! # }
 //! ```
 
+pub mod baseline;
 mod cells;
 mod eigen;
 mod error;
@@ -69,6 +70,8 @@ mod number;
 mod parallel;
 mod pca;
 mod report;
+mod sparse;
+mod sparse_pca;
 mod umap;
 
 pub use cells::Cells;
@@ -82,4 +85,6 @@ pub use report::{
     CellMap, ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, NextStep, PretrainingReport,
     RunFile, Source, Validation,
 };
+pub use sparse::SparseCells;
+pub use sparse_pca::SparsePca;
 pub use umap::{Start, Umap, UmapOptions};

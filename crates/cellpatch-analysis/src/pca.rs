@@ -162,7 +162,7 @@ fn gram(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
 }
 
 /// Turns the scores so that the first of the largest in magnitude is positive.
-fn orient(scores: &mut [f64]) {
+pub(crate) fn orient(scores: &mut [f64]) {
     let largest = scores.iter().fold(0.0_f64, |largest, score| largest.max(score.abs()));
     let decisive = scores.iter().find(|score| score.abs() >= largest * (1.0 - SIGN_TIE));
     if decisive.is_some_and(|&score| score < 0.0) {
