@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::pca::orient;
 use crate::sparse::{SparseCells, SparseFeatures};
 
-/// Components are to be right to the digits that neighbours are decided by, not to the last.
-const EFFORT: Effort = Effort { tolerance: 1e-6, most_rounds: 60 };
+/// Components are to be right as far as neighbours depend on them, not to the last digit.
+const EFFORT: Effort = Effort { tolerance: 1e-4, most_rounds: 20 };
 
 /// The directions in which sparse cells differ most, to be looked at or to find neighbours along. Like
 /// [`Pca`](crate::Pca), features are centred and not scaled, and other cells can be placed along the same directions.
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn components_are_those_of_the_same_cells_written_out() {
         let mut noise = Noise::new(9);
-        for (n_cells, n_features) in [(40, 90), (450, 120)] {
+        for (n_cells, n_features) in [(40, 90), (450, 200)] {
             let (mut pointers, mut features, mut values) = (vec![0], Vec::new(), Vec::new());
             let mut full = vec![0.0_f32; n_cells * n_features];
             for cell in 0..n_cells {
@@ -166,10 +166,10 @@ mod tests {
             let (sparse, exact) =
                 (SparsePca::fit(cells, 4, 1).unwrap(), Pca::fit(&full, n_cells, n_features, 4).unwrap());
             for (found, expected) in sparse.explained_variance().iter().zip(exact.explained_variance()) {
-                assert!((found / expected - 1.0).abs() < 1e-6, "{found} is not {expected}");
+                assert!((found / expected - 1.0).abs() < 1e-4, "{found} is not {expected}");
             }
             for (found, expected) in sparse.project(cells).unwrap().iter().zip(exact.scores()) {
-                assert!((found - expected).abs() < 2e-3, "{found} is not {expected}");
+                assert!((found - expected).abs() < 0.02, "{found} is not {expected}");
             }
         }
     }

@@ -33,7 +33,7 @@ pub struct LogisticOptions {
     pub penalty: Penalty,
     /// How much the loss counts against the penalty: `C · sum of log-loss + penalty` is minimised, as by scikit-learn.
     pub c: f64,
-    /// The steepest slope of the mean log-loss with the penalty's share that counts as none.
+    /// The steepest slope that counts as none, relative to that of the penalty (of L2, at a weight of 1).
     pub tolerance: f64,
     /// Steps after which the fit is taken as it is.
     pub most_iterations: usize,
@@ -41,7 +41,7 @@ pub struct LogisticOptions {
 
 impl Default for LogisticOptions {
     fn default() -> Self {
-        Self { penalty: Penalty::default(), c: 1.0, tolerance: 1e-5, most_iterations: 500 }
+        Self { penalty: Penalty::default(), c: 1.0, tolerance: 1e-3, most_iterations: 1_000 }
     }
 }
 
@@ -210,9 +210,11 @@ impl Problem {
         start: Option<&LogisticRegression>,
     ) -> LogisticRegression {
         objective.set_c(options.c);
-        let parameters = start.map_or_else(|| self.shares(objective), |start| start.parameters.clone());
-        let Minimum { parameters, value, n_iterations, has_converged } =
-            descent::run(objective, parameters, options.tolerance, options.most_iterations);
+        let mut start = start.map_or_else(|| self.shares(objective), |start| start.parameters.clone());
+        objective.from_plain(&mut start);
+        let Minimum { mut parameters, value, n_iterations, has_converged } =
+            descent::run(objective, start, options.tolerance * objective.strength(), options.most_iterations);
+        objective.to_plain(&mut parameters);
         LogisticRegression {
             n_features: self.n_features,
             n_classes: self.n_classes,

@@ -7,7 +7,7 @@ use crate::metrics::ConfusionMatrix;
 use crate::sparse::SparseCells;
 
 /// The values of C tried unless others are asked for.
-pub const C_GRID: [f64; 5] = [0.01, 0.1, 1.0, 10.0, 100.0];
+pub const C_GRID: [f64; 4] = [0.1, 1.0, 10.0, 100.0];
 
 /// What one value of C led to.
 #[derive(Debug, Clone, Copy, PartialEq)]

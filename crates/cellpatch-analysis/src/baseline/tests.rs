@@ -73,7 +73,7 @@ impl Expected {
 }
 
 fn exact(penalty: Penalty, c: f64) -> LogisticOptions {
-    LogisticOptions { penalty, c, tolerance: 1e-8, most_iterations: 20_000 }
+    LogisticOptions { penalty, c, tolerance: 1e-6, most_iterations: 20_000 }
 }
 
 #[test]
