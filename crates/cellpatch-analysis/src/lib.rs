@@ -77,7 +77,8 @@ mod umap;
 pub use cells::Cells;
 pub use error::{Error, Result};
 pub use figure::{
-    Histogram, LineChart, Reference, Scale, Scatter, ScatterPoint, Series, SeriesStyle, smoothed,
+    Heatmap, HeatmapCell, HeatmapRow, Histogram, LineChart, Reference, ReliabilityDiagram, ReliabilityPanel,
+    Scale, Scatter, ScatterPoint, Series, SeriesStyle, smoothed,
 };
 pub use neighbors::{Metric, Neighbors};
 pub use pca::Pca;

@@ -156,6 +156,7 @@ fn cell_map(report: &PretrainingReport) -> String {
         label_name: map.label_name.clone(),
         point_name: "cells".into(),
         points: map.points.clone(),
+        ..Scatter::default()
     };
     figure(&scatter.to_svg(), &map.caption)
 }
