@@ -83,8 +83,9 @@ pub use figure::{
 pub use neighbors::{Metric, Neighbors};
 pub use pca::Pca;
 pub use report::{
-    CellMap, ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, NextStep, PretrainingReport,
-    RunFile, Source, Validation,
+    AnnotationMap, AnnotationReport, AttendedGenes, CalibrationFacts, CellMap, ClassCells,
+    ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, GeneScore, MappedCell, NextStep,
+    PretrainingReport, RunFile, ScoredMethod, Source, SplitPart, TrainingCurves, Validation, Warning,
 };
 pub use sparse::SparseCells;
 pub use sparse_pca::SparsePca;

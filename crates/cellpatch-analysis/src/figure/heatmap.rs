@@ -224,10 +224,12 @@ impl Layout {
         let (n_columns, n_rows) = (heatmap.columns.len().max(1), heatmap.rows.len());
         let left = LEFT + 26.0 + rows;
         let width = ((WIDTH - BAR_ROOM - left) / n_columns as f64).min(LARGEST_WIDTH);
-        let (degrees, name_depth) = match () {
-            () if columns + 6.0 <= width => (0.0, size),
-            () if width >= NAME_HEIGHT * std::f64::consts::SQRT_2 => (45.0, (columns + size) * 0.71),
-            () => (90.0, columns),
+        let (degrees, name_depth) = if columns + 6.0 <= width {
+            (0.0, size)
+        } else if width >= NAME_HEIGHT * std::f64::consts::SQRT_2 {
+            (45.0, (columns + size) * 0.71)
+        } else {
+            (90.0, columns)
         };
         Self {
             left,

@@ -45,6 +45,11 @@ impl MeanInterval {
         Ok(Self { mean, half_width, n_repeats: n })
     }
 
+    /// What one run says: its value, without an interval.
+    pub fn single(value: f64) -> Self {
+        Self { mean: value, half_width: None, n_repeats: 1 }
+    }
+
     /// `0.912 ± 0.008`, or the mean alone where there was one repeat.
     pub fn to_text(&self, decimals: usize) -> String {
         let mean = decimal(self.mean, decimals);
