@@ -211,10 +211,10 @@ impl Problem {
     ) -> LogisticRegression {
         objective.set_c(options.c);
         let mut start = start.map_or_else(|| self.shares(objective), |start| start.parameters.clone());
-        objective.from_plain(&mut start);
+        objective.centre(&mut start);
         let Minimum { mut parameters, value, n_iterations, has_converged } =
             descent::run(objective, start, options.tolerance * objective.strength(), options.most_iterations);
-        objective.to_plain(&mut parameters);
+        objective.uncentre(&mut parameters);
         LogisticRegression {
             n_features: self.n_features,
             n_classes: self.n_classes,

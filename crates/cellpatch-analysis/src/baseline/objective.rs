@@ -100,13 +100,13 @@ impl<'a> Objective<'a> {
     }
 
     /// Parameters with the intercepts of an empty cell, as a model has them.
-    pub(super) fn to_plain(&self, parameters: &mut [f64]) {
+    pub(super) fn uncentre(&self, parameters: &mut [f64]) {
         let (weights, intercepts) = parameters.split_at_mut(self.n_penalized());
         add(intercepts, -1.0, &self.mean_logits(weights));
     }
 
-    /// The reverse of [`Objective::to_plain`].
-    pub(super) fn from_plain(&self, parameters: &mut [f64]) {
+    /// The reverse of [`Objective::uncentre`].
+    pub(super) fn centre(&self, parameters: &mut [f64]) {
         let (weights, intercepts) = parameters.split_at_mut(self.n_penalized());
         add(intercepts, 1.0, &self.mean_logits(weights));
     }

@@ -7,8 +7,9 @@ use super::svg::{Anchor, Role, Svg, WIDTH, fit, text_width};
 use crate::metrics::ConfusionMatrix;
 use crate::number::{grouped, percent, significant};
 
-/// Widest name of a row or column, in user units.
-const WIDEST_NAME: f64 = 190.0;
+/// Widest name of a row and of a column, in user units.
+const WIDEST_ROW_NAME: f64 = 230.0;
+const WIDEST_COLUMN_NAME: f64 = 190.0;
 /// A name needs so much room across its line.
 const NAME_HEIGHT: f64 = 13.0;
 /// Sides of a cell.
@@ -27,7 +28,7 @@ const STRONG: f64 = 0.55;
 pub struct HeatmapCell {
     /// What the colour shows. A cell whose value is not finite stays blank.
     pub value: f64,
-    /// What is written in the cell where it fits; may be empty.
+    /// What is written in the cell, where the texts of all cells fit theirs; may be empty.
     pub text: String,
 }
 
@@ -128,6 +129,10 @@ impl Heatmap {
         svg.push(format_args!(
             r##"<rect class="cp-panel" x="{left:.1}" y="{top:.1}" width="{across:.1}" height="{down:.1}" fill="#f5f7f9"/>"##
         ));
+        let size = Role::InPaleCell.size();
+        // All or none: numbers in some cells alone would look as if the others had none.
+        let has_texts = height >= size + 1.5
+            && self.cells().all(|(_, _, cell)| text_width(&cell.text, size) <= width - 3.0);
         let gap = if width.min(height) > 9.0 { 1.0 } else { 0.0 };
         for (row, column, cell) in self.cells() {
             let strength = (cell.value - limits.low) / (limits.high - limits.low);
@@ -145,7 +150,7 @@ impl Heatmap {
                 height - gap,
             ));
             let role = if strength >= STRONG { Role::InStrongCell } else { Role::InPaleCell };
-            if text_width(&cell.text, role.size()) <= width - 3.0 && height >= role.size() + 1.5 {
+            if has_texts {
                 svg.text(x + width / 2.0, y + height / 2.0 + 3.9, Anchor::Middle, role, &cell.text);
             }
             svg.close_group();
@@ -156,12 +161,12 @@ impl Heatmap {
         let size = Role::Tick.size();
         for (row, HeatmapRow { name, .. }) in self.rows.iter().enumerate() {
             let y = layout.top + layout.height * (row as f64 + 0.5) + 4.0;
-            svg.text(layout.left - 7.0, y, Anchor::End, Role::Tick, &fit(name, size, WIDEST_NAME));
+            svg.text(layout.left - 7.0, y, Anchor::End, Role::Tick, &fit(name, size, WIDEST_ROW_NAME));
         }
         let y = layout.bottom() + 8.0;
         for (column, name) in self.columns.iter().enumerate().step_by(layout.names_every) {
             let x = layout.left + layout.width * (column as f64 + 0.5);
-            let name = fit(name, size, WIDEST_NAME);
+            let name = fit(name, size, WIDEST_COLUMN_NAME);
             match layout.degrees {
                 0.0 => svg.text(x, y + 9.0, Anchor::Middle, Role::Tick, &name),
                 degrees => svg.text_rising(x + 4.0, y + 4.0, degrees, Anchor::End, Role::Tick, &name),
@@ -217,19 +222,23 @@ impl Layout {
     fn of(heatmap: &Heatmap) -> Self {
         let size = Role::Tick.size();
         let widest = |names: &mut dyn Iterator<Item = &String>| {
-            names.map(|name| text_width(name, size)).fold(0.0, f64::max).min(WIDEST_NAME)
+            names.map(|name| text_width(name, size)).fold(0.0, f64::max)
         };
-        let rows = widest(&mut heatmap.rows.iter().map(|row| &row.name));
-        let columns = widest(&mut heatmap.columns.iter());
+        let rows = widest(&mut heatmap.rows.iter().map(|row| &row.name)).min(WIDEST_ROW_NAME);
+        let columns = widest(&mut heatmap.columns.iter()).min(WIDEST_COLUMN_NAME);
         let (n_columns, n_rows) = (heatmap.columns.len().max(1), heatmap.rows.len());
-        let left = LEFT + 26.0 + rows;
-        let width = ((WIDTH - BAR_ROOM - left) / n_columns as f64).min(LARGEST_WIDTH);
-        let (degrees, name_depth) = if columns + 6.0 <= width {
-            (0.0, size)
+        let beside_names = LEFT + 26.0 + rows;
+        // A name that slants begins left of its column, and the first column's must have room.
+        let slant = columns * std::f64::consts::FRAC_1_SQRT_2;
+        let width_from = |left: f64| ((WIDTH - BAR_ROOM - left) / n_columns as f64).min(LARGEST_WIDTH);
+        let width = width_from(beside_names);
+        let (left, width, degrees, name_depth) = if columns + 6.0 <= width {
+            (beside_names, width, 0.0, size)
         } else if width >= NAME_HEIGHT * std::f64::consts::SQRT_2 {
-            (45.0, (columns + size) * 0.71)
+            let left = beside_names.max(LEFT + slant - width / 2.0);
+            (left, width_from(left), 45.0, slant + size)
         } else {
-            (90.0, columns)
+            (beside_names, width, 90.0, columns)
         };
         Self {
             left,
@@ -295,11 +304,15 @@ mod tests {
     }
 
     #[test]
-    fn text_that_does_not_fit_its_cell_is_left_out() {
-        let names: Vec<String> = (0..60).map(|at| format!("type {at}")).collect();
-        let rows = names.iter().map(|name| row(name, &[123_456.0; 60])).collect();
-        let heatmap = Heatmap { columns: names, rows, ..Heatmap::default() };
-        assert!(!heatmap.to_svg().contains("v123456"));
+    fn texts_are_left_out_where_not_all_of_them_fit() {
+        let names: Vec<String> = (0..20).map(|at| format!("type {at}")).collect();
+        let svg = |longest: f64| {
+            let mut rows: Vec<_> = names.iter().map(|name| row(name, &[1.0; 20])).collect();
+            rows[3] = row("type 3", &[longest; 20]);
+            Heatmap { columns: names.clone(), rows, ..Heatmap::default() }.to_svg()
+        };
+        assert!(svg(1.0).contains(">v1<"));
+        assert!(!svg(123_456.0).contains(">v1<"));
     }
 
     #[test]

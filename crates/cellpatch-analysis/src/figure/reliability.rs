@@ -2,8 +2,8 @@
 
 use super::axis::{Axis, Range};
 use super::frame::{BELOW_TITLE, Frame, LEFT, ROW, SWATCH, title};
-use super::palette::{ONLY, line_colour};
-use super::svg::{Anchor, Role, Stroke, Svg, WIDTH};
+use super::palette::ONLY;
+use super::svg::{Anchor, Role, Stroke, Svg, WIDTH, text_width};
 use crate::metrics::{Calibration, ReliabilityBin};
 use crate::number::{decimal, grouped, percent};
 
@@ -12,6 +12,20 @@ const BARS: f64 = 250.0;
 const COUNTS: f64 = 64.0;
 /// Between two panels, and between a panel's two frames.
 const BETWEEN: f64 = 26.0;
+/// The last tick's label reaches beyond its frame.
+const LABEL_ROOM: f64 = 12.0;
+
+/// How a bar is filled.
+#[derive(Debug, Clone, Copy)]
+struct Shade {
+    colour: &'static str,
+    opacity: f64,
+}
+
+/// A bar up to what is both accuracy and confidence, and what either has beyond the other.
+const ACCURACY: Shade = Shade { colour: ONLY, opacity: 0.85 };
+const TOO_SURE: Shade = Shade { colour: "#d55e00", opacity: 0.5 };
+const NOT_SURE_ENOUGH: Shade = Shade { colour: ONLY, opacity: 0.4 };
 
 /// One set of confidences.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,7 +59,7 @@ impl ReliabilityDiagram {
         for (at, panel) in panels.iter().enumerate() {
             let left = LEFT + at as f64 * (width + BETWEEN);
             // One panel alone is not stretched over the whole figure: its diagonal would hardly rise.
-            draw_panel(&mut svg, panel, left, left + width.min(460.0));
+            draw_panel(&mut svg, panel, left, left + width.min(460.0) - LABEL_ROOM);
         }
         svg.finish(top() + BARS + BETWEEN + COUNTS + 52.0, &self.title)
     }
@@ -58,16 +72,17 @@ fn top() -> f64 {
 
 fn draw_legend(svg: &mut Svg) {
     let y = BELOW_TITLE + 10.0;
-    let entries = [("accuracy", ONLY, "0.85"), ("gap to the confidence", line_colour(1), "0.35")];
-    for (at, (name, colour, opacity)) in entries.into_iter().enumerate() {
-        let x = LEFT + 110.0 * at as f64;
+    let mut x = LEFT;
+    for (name, Shade { colour, opacity }) in
+        [("accuracy", ACCURACY), ("too sure", TOO_SURE), ("not sure enough", NOT_SURE_ENOUGH)]
+    {
         svg.push(format_args!(
             r#"<rect x="{x:.1}" y="{:.1}" width="{SWATCH}" height="10" fill="{colour}" opacity="{opacity}"/>"#,
             y - 9.0
         ));
         svg.text(x + SWATCH + 6.0, y, Anchor::Start, Role::Entry, name);
+        x += SWATCH + 26.0 + text_width(name, Role::Entry.size());
     }
-    let x = LEFT + 295.0;
     svg.line((x, y - 4.0), (x + SWATCH, y - 4.0), Stroke::Rule);
     svg.text(x + SWATCH + 6.0, y, Anchor::Start, Role::Entry, "as right as sure");
 }
@@ -82,7 +97,7 @@ fn draw_panel(svg: &mut Svg, panel: &ReliabilityPanel, left: f64, right: f64) {
         right,
         bottom,
         Axis::linear("", unit, 5, false),
-        Axis::linear("accuracy", unit, 5, false),
+        Axis::linear("accuracy", unit, 5, false).with_labels(percent),
     );
     frame.draw(svg);
     let [inner_left, ..] = frame.edges();
@@ -116,7 +131,7 @@ fn draw_panel(svg: &mut Svg, panel: &ReliabilityPanel, left: f64, right: f64) {
     below.draw(svg);
     for bin in filled() {
         let share = bin.n_cells as f64 / n_cells as f64;
-        draw_bar(svg, &below, bin, (0.0, share), ONLY, "0.85");
+        draw_bar(svg, &below, bin, (0.0, share), ACCURACY);
     }
 }
 
@@ -130,9 +145,12 @@ fn draw_bin(svg: &mut Svg, frame: &Frame, bin: &ReliabilityBin) {
         ),
         "",
     );
-    draw_bar(svg, frame, bin, (0.0, bin.accuracy), ONLY, "0.85");
-    let gap = (bin.accuracy.min(bin.mean_confidence), bin.accuracy.max(bin.mean_confidence));
-    draw_bar(svg, frame, bin, gap, line_colour(1), "0.35");
+    draw_bar(svg, frame, bin, (0.0, bin.accuracy.min(bin.mean_confidence)), ACCURACY);
+    if bin.accuracy < bin.mean_confidence {
+        draw_bar(svg, frame, bin, (bin.accuracy, bin.mean_confidence), TOO_SURE);
+    } else {
+        draw_bar(svg, frame, bin, (bin.mean_confidence, bin.accuracy), NOT_SURE_ENOUGH);
+    }
     svg.close_group();
 }
 
@@ -142,8 +160,7 @@ fn draw_bar(
     frame: &Frame,
     bin: &ReliabilityBin,
     (from, to): (f64, f64),
-    colour: &str,
-    opacity: &str,
+    Shade { colour, opacity }: Shade,
 ) {
     let (left, right) = (frame.x(bin.low) + 0.5, frame.x(bin.high) - 0.5);
     let (top, bottom) = (frame.y(to), frame.y(from));

@@ -52,7 +52,7 @@ impl Temperature {
             loss
         };
         let before = loss(1.0);
-        let inverse = root_of_slope(&loss);
+        let inverse = root_of_slope(loss);
         let after = loss(inverse);
         // At an end of the range, or where all temperatures are alike, staying at 1 may be as good.
         if after.value >= before.value {

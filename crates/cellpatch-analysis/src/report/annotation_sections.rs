@@ -52,12 +52,11 @@ pub(super) fn all(report: &AnnotationReport) -> String {
 fn header(report: &AnnotationReport, model: Option<&ScoredMethod>) -> String {
     let mut numbers = Vec::new();
     if let Some(model) = model {
-        numbers.push(Fact::new("accuracy", model.accuracy.to_text(3)));
-        numbers.push(Fact::new("macro-F1", model.macro_f1.to_text(3)));
+        numbers.push(headline("accuracy", &model.accuracy));
+        numbers.push(headline("macro-F1", &model.macro_f1));
     }
     if let Some(best) = best(&report.baselines) {
-        let name = format!("macro-F1 of {}", best.name);
-        numbers.push(Fact::new(name, best.macro_f1.to_text(3)));
+        numbers.push(headline(&format!("macro-F1 of {}", best.name), &best.macro_f1));
     }
     if let Some(matrix) = &report.confusion {
         numbers.push(Fact::new("test cells", grouped(matrix.n_cells())));
@@ -65,6 +64,15 @@ fn header(report: &AnnotationReport, model: Option<&ScoredMethod>) -> String {
     numbers.extend(report.summary.iter().cloned());
     let lead = model.map_or(String::new(), |model| verdict(model, &report.baselines));
     page_header(&report.title, &lead, &report.command_line, &numbers)
+}
+
+/// A score large enough to be seen first, its interval beside its name.
+fn headline(name: &str, score: &MeanInterval) -> Fact {
+    let name = match score.half_width {
+        Some(half_width) => format!("{name} (±\u{a0}{})", decimal(half_width, 3)),
+        None => name.to_owned(),
+    };
+    Fact::new(name, decimal(score.mean, 3))
 }
 
 fn best(baselines: &[ScoredMethod]) -> Option<&ScoredMethod> {
@@ -305,15 +313,15 @@ fn calibration(facts: &CalibrationFacts) -> String {
 fn attention(report: &AnnotationReport) -> String {
     let mut markup = String::new();
     if let Some(heatmap) = &report.attention {
-        let caption = "Attention says where the model looked, not why; a gene that is high in one row alone is a candidate \
-                       marker of that class.";
+        let caption = "Attention says where the model looked, not why; a gene that is high for one class alone is a \
+                       candidate marker of it.";
         markup.push_str(&figure(&heatmap.to_svg(), caption));
     }
     let rows: Vec<_> = report
         .attended_genes
         .iter()
         .map(|class| {
-            let name = |gene: &GeneScore| format!("{} ({})", gene.gene, significant(gene.score, 2));
+            let name = |gene: &GeneScore| format!("{}\u{a0}({})", gene.gene, significant(gene.score, 2));
             let genes: Vec<String> = class.genes.iter().take(MOST_GENES).map(name).collect();
             [class.class.clone(), genes.join(", ")]
         })

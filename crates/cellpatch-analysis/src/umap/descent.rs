@@ -31,7 +31,7 @@ pub(super) fn run(
     options: &UmapOptions,
 ) {
     let mut edges = edges(graph, n_epochs, options.n_negatives);
-    let mut noise = Noise::new(options.seed ^ 0x5EED_0F_DE5C_E47);
+    let mut noise = Noise::new(!options.seed);
     let (a, b) = (curve.a as f32, curve.b as f32);
     let pull = |squared: f32| {
         let power = squared.powf(b - 1.0);
