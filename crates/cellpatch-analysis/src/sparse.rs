@@ -98,6 +98,30 @@ impl<'a> SparseCells<'a> {
         product
     }
 
+    /// The cells with only some of their features, given in ascending order, which are numbered anew.
+    pub(crate) fn keeping(&self, features: &[usize]) -> KeptFeatures {
+        let mut numbers = vec![None; self.n_features];
+        for (number, &feature) in features.iter().enumerate() {
+            numbers[feature] = Some(number as u32);
+        }
+        let mut kept = KeptFeatures {
+            row_pointers: vec![0],
+            features: Vec::new(),
+            values: Vec::new(),
+            n_features: features.len(),
+        };
+        for cell in 0..self.n_cells() {
+            for (feature, value) in self.cell(cell) {
+                if let Some(number) = numbers[feature] {
+                    kept.features.push(number);
+                    kept.values.push(value);
+                }
+            }
+            kept.row_pointers.push(kept.values.len());
+        }
+        kept
+    }
+
     /// The same cells by feature.
     pub(crate) fn transposed(&self) -> SparseFeatures {
         let mut starts = vec![0; self.n_features + 1];
@@ -117,6 +141,22 @@ impl<'a> SparseCells<'a> {
             }
         }
         SparseFeatures { starts, cells, values }
+    }
+}
+
+/// Cells with some of their features only.
+#[derive(Debug)]
+pub(crate) struct KeptFeatures {
+    row_pointers: Vec<usize>,
+    features: Vec<u32>,
+    values: Vec<f32>,
+    n_features: usize,
+}
+
+impl KeptFeatures {
+    pub(crate) fn cells(&self) -> SparseCells<'_> {
+        let Self { row_pointers, features, values, n_features } = self;
+        SparseCells { row_pointers, features, values, n_features: *n_features }
     }
 }
 
@@ -170,6 +210,7 @@ mod tests {
         let cells = SparseCells::new(&[0, 2, 2, 3], &[0, 2, 1], &[1.0, 2.0, 3.0], 3).unwrap();
         assert_eq!(cells.times(&[1.0, 10.0, 2.0, 20.0, 3.0, 30.0], 2), [7.0, 70.0, 0.0, 0.0, 6.0, 60.0]);
         assert_eq!(cells.transposed().times(&[1.0, 5.0, 7.0], 1), [1.0, 21.0, 2.0]);
+        assert_eq!(cells.keeping(&[1, 2]).cells().times(&[10.0, 1.0], 1), [2.0, 0.0, 30.0]);
     }
 
     #[test]

@@ -43,8 +43,7 @@ pub(super) fn run(
     let mut n_iterations = 0;
     loop {
         let slope = kink.slope(&parameters, &gradient);
-        let steepest = slope.iter().fold(0.0_f64, |steepest, x| steepest.max(x.abs()));
-        let has_converged = steepest <= tolerance;
+        let has_converged = steepest(&slope) <= tolerance;
         if has_converged || n_iterations >= most_iterations {
             return Minimum { parameters, value: evaluation.value, n_iterations, has_converged };
         }
@@ -87,6 +86,17 @@ pub(super) fn run(
         (parameters, evaluation, gradient) = (next, next_evaluation, next_gradient);
         n_iterations += 1;
     }
+}
+
+/// The gradient of the objective with that of absolute values: at zero, of the two one-sided slopes the one that leads
+/// down, or none.
+pub(super) fn slope(objective: &Objective<'_>, parameters: &[f64], gradient: &[f64]) -> Vec<f64> {
+    Kink { weight: objective.absolute_weight(), n: objective.n_penalized() }.slope(parameters, gradient)
+}
+
+/// The steepest of some slopes.
+pub(super) fn steepest(slope: &[f64]) -> f64 {
+    slope.iter().fold(0.0, |steepest, x| x.abs().max(steepest))
 }
 
 /// A step taken, and how the gradient changed over it.

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::descent::{self, Minimum};
 use super::objective::{Objective, check_labels, to_probabilities};
+use super::working_set;
 use crate::error::{Error, Result};
 use crate::sparse::SparseCells;
 
@@ -41,7 +42,7 @@ pub struct LogisticOptions {
 
 impl Default for LogisticOptions {
     fn default() -> Self {
-        Self { penalty: Penalty::default(), c: 1.0, tolerance: 1e-3, most_iterations: 1_000 }
+        Self { penalty: Penalty::default(), c: 1.0, tolerance: 1e-3, most_iterations: 2_000 }
     }
 }
 
@@ -212,8 +213,12 @@ impl Problem {
         objective.set_c(options.c);
         let mut start = start.map_or_else(|| self.shares(objective), |start| start.parameters.clone());
         objective.centre(&mut start);
+        let go_down = match options.penalty {
+            Penalty::L1 => working_set::run,
+            Penalty::L2 => descent::run,
+        };
         let Minimum { mut parameters, value, n_iterations, has_converged } =
-            descent::run(objective, start, options.tolerance * objective.strength(), options.most_iterations);
+            go_down(objective, start, options.tolerance * objective.strength(), options.most_iterations);
         objective.uncentre(&mut parameters);
         LogisticRegression {
             n_features: self.n_features,

@@ -7,6 +7,7 @@ mod objective;
 mod selection;
 #[cfg(test)]
 mod tests;
+mod working_set;
 
 pub use logistic::{LogisticOptions, LogisticRegression, Penalty};
 pub use nearest::{Vote, nearest_vote};

@@ -50,11 +50,37 @@ impl<'a> Objective<'a> {
     ) -> Result<Self> {
         check_labels(labels, cells.n_cells(), n_classes)?;
         let strength = 1.0 / (c * labels.len() as f64);
+        Ok(Self::of(cells, labels, n_classes, penalty, strength))
+    }
+
+    fn of(
+        cells: SparseCells<'a>,
+        labels: &'a [usize],
+        n_classes: usize,
+        penalty: Penalty,
+        strength: f64,
+    ) -> Self {
         let features = cells.transposed();
-        let mean =
-            |feature| features.feature(feature).map(|(_, x)| f64::from(x)).sum::<f64>() / labels.len() as f64;
-        let means = (0..features.n_features()).into_par_iter().map(mean).collect();
-        Ok(Self { cells, features, means, labels, n_classes, penalty, strength })
+        let sum = |feature| features.feature(feature).map(|(_, x)| f64::from(x)).sum::<f64>();
+        let means =
+            (0..features.n_features()).into_par_iter().map(|f| sum(f) / labels.len() as f64).collect();
+        Self { cells, features, means, labels, n_classes, penalty, strength }
+    }
+
+    pub(super) fn cells(&self) -> SparseCells<'a> {
+        self.cells
+    }
+
+    pub(super) fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    /// The same objective for the same cells with other features.
+    pub(super) fn with<'b>(&self, cells: SparseCells<'b>) -> Objective<'b>
+    where
+        'a: 'b,
+    {
+        Objective::of(cells, self.labels, self.n_classes, self.penalty, self.strength)
     }
 
     /// Changes how much the penalty counts.
