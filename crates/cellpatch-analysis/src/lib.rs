@@ -1,33 +1,49 @@
-//! Figures and reports on what CellPatch learned.
+//! Measures, maps, baselines, figures and reports on what CellPatch learned.
 //!
 //! A training run ends with numbers in files. This crate turns them into something a person can judge at a
-//! glance: did the model learn more than the mean of each gene, do cells of one type lie together, was the data
-//! what it was thought to be? It takes plain numbers and gives back strings; it knows nothing of the deep-learning
-//! framework, of single-cell files, or of the terminal, so it can be used on the output of any model.
+//! glance: did the model learn more than the mean of each gene, do cells of one type lie together, are cells labelled
+//! better than a linear model would label them? It takes plain numbers and gives back numbers and strings; it knows
+//! nothing of the deep-learning framework, of single-cell files, or of the terminal, so it can be used on the output
+//! of any model.
 //!
-//! # Principal components
+//! Whatever is computed on several threads is the same on any number of them: two runs on one machine give the same
+//! numbers and draw the same picture, so a difference between two pictures is a difference between two models.
 //!
-//! [`Pca`] looks at embeddings in two dimensions without a method of its own to tune: it is exact, has no random
-//! start, runs on one thread and settles the sign that the mathematics leaves open. Two runs on one machine draw
-//! the same picture, so a difference between two pictures is a difference between two models.
+//! # How well cells are labelled
+//!
+//! [`metrics`] has the scores a paper reports, as scikit-learn defines them ([`metrics::ConfusionMatrix`], adjusted Rand
+//! index, normalised mutual information), whether a confidence keeps what it promises ([`metrics::Calibration`]), the one
+//! number that makes it do so ([`metrics::Temperature`]), when to say "unknown" ([`metrics::UnknownThreshold`]), and what
+//! several repeats say together ([`metrics::MeanInterval`]).
+//!
+//! [`baseline`] labels cells without a deep network, by a penalised linear model or by the nearest labelled cells. A
+//! score means little without what these reach on the same cells.
+//!
+//! # Maps of cells
+//!
+//! [`Pca`] looks at embeddings in two dimensions without a method of its own to tune: it is exact and has no random
+//! start, and it settles the sign that the mathematics leaves open. [`SparsePca`] does the same for cells as they are
+//! stored, rows of the few genes they express. [`Umap`] keeps each cell's neighbours beside it instead, on top of
+//! [`Neighbors`], which are exact: with tens of thousands of cells an approximate index saves little and costs a
+//! reason to trust the result. Its random choices come from a seed.
 //!
 //! # Figures
 //!
-//! [`LineChart`], [`Scatter`] and [`Histogram`] each hold their data and turn into an SVG document by `to_svg`.
-//! They cannot fail. Inputs are typed so that they cannot disagree (a point carries its own label), values that
+//! [`LineChart`], [`Scatter`], [`Histogram`], [`Heatmap`] and [`ReliabilityDiagram`] each hold their data and turn into
+//! an SVG document by `to_svg`. They cannot fail. Inputs are typed so that they cannot disagree (a point carries its own label), values that
 //! cannot be drawn are left out, and a figure without any says so. They stay legible with the data people have:
 //! forty cell types get ten colours in four shapes, since nobody tells forty colours apart; long names move the
 //! legend below the picture; 200,000 training steps become the lowest and the highest of each column of pixels.
 //! Colours are chosen to be told apart by all kinds of colour vision and seen in light and dark mode.
 //!
-//! # The report
+//! # The reports
 //!
-//! [`PretrainingReport`] is one HTML file that can be mailed, printed and opened in ten years: no network, no
-//! script, nothing beside it. Cell types and file names come from strangers' files, so every text is escaped, and
-//! the page carries a content security policy under which a script would not run even if one got in. It is written
-//! through a sibling that is renamed, so a reader never sees half a page.
+//! [`PretrainingReport`] and [`AnnotationReport`] are each one HTML file that can be mailed, printed and opened in ten
+//! years: no network, no script, nothing beside it. Cell types and file names come from strangers' files, so every text
+//! is escaped, and the page carries a content security policy under which a script would not run even if one got in. It
+//! is written through a sibling that is renamed, so a reader never sees half a page. Parts without data are left out.
 //!
-//! # Example
+//! # Examples
 //!
 //! Two kinds of cells in four features, seen along the direction that tells them apart:
 //!
@@ -56,20 +72,60 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Cells labelled by their two genes, and how well:
+//!
+//! ```
+//! use cellpatch_analysis::baseline::{LogisticOptions, LogisticRegression};
+//! use cellpatch_analysis::metrics::ConfusionMatrix;
+//! use cellpatch_analysis::{AnnotationReport, SparseCells};
+//!
+//! # fn main() -> cellpatch_analysis::Result<()> {
+//! // The first three cells express gene 0, the others gene 1.
+//! let (row_pointers, genes) = ([0, 1, 2, 3, 4, 5, 6], [0, 0, 0, 1, 1, 1]);
+//! let cells = SparseCells::new(&row_pointers, &genes, &[1.2, 0.9, 1.1, 2.0, 1.7, 1.5], 2)?;
+//! let labels = [0, 0, 0, 1, 1, 1];
+//! let model = LogisticRegression::fit(cells, &labels, 2, &LogisticOptions::default())?;
+//!
+//! let class_names = ["B cell", "T cell"].map(str::to_owned);
+//! let confusion = ConfusionMatrix::new(&class_names, &labels, &model.predict(cells)?)?;
+//! assert_eq!(confusion.macro_f1(), 1.0);
+//! let report = AnnotationReport { confusion: Some(confusion), ..AnnotationReport::default() };
+//! assert!(report.render().contains("labels 100.0\u{a0}% of the test cells"));
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod baseline;
+mod cells;
+mod eigen;
 mod error;
 mod figure;
 mod markup;
+pub mod metrics;
+mod neighbors;
+mod noise;
 mod number;
+mod parallel;
 mod pca;
 mod report;
+mod sparse;
+mod sparse_pca;
+mod umap;
 
+pub use cells::Cells;
 pub use error::{Error, Result};
 pub use figure::{
-    Histogram, LineChart, Reference, Scale, Scatter, ScatterPoint, Series, SeriesStyle, smoothed,
+    Heatmap, HeatmapCell, HeatmapRow, Histogram, LineChart, Reference, ReliabilityDiagram, ReliabilityPanel,
+    Scale, Scatter, ScatterPoint, Series, SeriesStyle, smoothed,
 };
+pub use neighbors::{Metric, Neighbors};
 pub use pca::Pca;
 pub use report::{
-    CellMap, ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, NextStep, PretrainingReport,
-    RunFile, Source, Validation,
+    AnnotationMap, AnnotationReport, AttendedGenes, CalibrationFacts, CellMap, ClassCells,
+    ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, GeneScore, MappedCell, NextStep,
+    PretrainingReport, RunFile, ScoredMethod, Source, SplitPart, TrainingCurves, Validation, Warning,
 };
+pub use sparse::SparseCells;
+pub use sparse_pca::SparsePca;
+pub use umap::{Start, Umap, UmapOptions};

@@ -1,15 +1,10 @@
 //! Principal component analysis: exact, and the same bits on every run.
 
-use faer::diag::Diag;
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, Mat, MatRef, Par};
+use faer::{Accum, Mat, MatRef};
 
+use crate::eigen::{SEQUENTIAL, decompose};
 use crate::error::{Error, Result};
-
-/// One thread: a sum split over threads depends on how many there are.
-const SEQUENTIAL: Par = Par::Seq;
 
 /// Two magnitudes closer than this (relative) count as equal when a component's sign is chosen, so that
 /// rounding does not decide between the two ends of a symmetric cloud.
@@ -166,31 +161,8 @@ fn gram(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
     product
 }
 
-/// Eigenvalues in ascending order and the eigenvectors as columns; only the lower triangle is read.
-fn decompose(symmetric: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>)> {
-    let order = symmetric.nrows();
-    let mut eigenvalues = Diag::<f64>::zeros(order);
-    let mut eigenvectors = Mat::<f64>::zeros(order, order);
-    let scratch = self_adjoint_evd_scratch::<f64>(
-        order,
-        ComputeEigenvectors::Yes,
-        SEQUENTIAL,
-        faer::prelude::default(),
-    );
-    self_adjoint_evd(
-        symmetric,
-        eigenvalues.as_mut(),
-        Some(eigenvectors.as_mut()),
-        SEQUENTIAL,
-        MemStack::new(&mut MemBuffer::new(scratch)),
-        faer::prelude::default(),
-    )
-    .map_err(|_| Error::NoConvergence { order })?;
-    Ok((eigenvalues.column_vector().iter().copied().collect(), eigenvectors))
-}
-
 /// Turns the scores so that the first of the largest in magnitude is positive.
-fn orient(scores: &mut [f64]) {
+pub(crate) fn orient(scores: &mut [f64]) {
     let largest = scores.iter().fold(0.0_f64, |largest, score| largest.max(score.abs()));
     let decisive = scores.iter().find(|score| score.abs() >= largest * (1.0 - SIGN_TIE));
     if decisive.is_some_and(|&score| score < 0.0) {

@@ -75,6 +75,14 @@ impl Axis {
         Self { name: name.to_owned(), from: low, to: high, logarithmic: true, ticks }
     }
 
+    /// The same axis with its ticks written in another way.
+    pub(crate) fn with_labels(mut self, label: impl Fn(f64) -> String) -> Self {
+        for tick in &mut self.ticks {
+            tick.label = label(tick.value);
+        }
+        self
+    }
+
     /// What the axis shows, with its unit.
     pub(crate) fn name(&self) -> &str {
         &self.name

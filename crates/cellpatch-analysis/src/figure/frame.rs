@@ -24,6 +24,7 @@ pub(crate) fn title(svg: &mut Svg, title: &str) {
 /// The data's rectangle in user units, with the axes that fill it.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
+    outside: f64,
     left: f64,
     top: f64,
     right: f64,
@@ -35,9 +36,19 @@ pub(crate) struct Frame {
 impl Frame {
     /// A frame between `top`, `right` and `bottom`; on the left it leaves what the y axis's labels need.
     pub(crate) fn new(top: f64, right: f64, bottom: f64, x: Axis, y: Axis) -> Self {
+        Self::right_of(LEFT, top, right, bottom, x, y)
+    }
+
+    /// [`Frame::new`] for one that does not begin where the figure does.
+    pub(crate) fn right_of(outside: f64, top: f64, right: f64, bottom: f64, x: Axis, y: Axis) -> Self {
         let widest =
             y.ticks().iter().map(|tick| text_width(&tick.label, Role::Tick.size())).fold(0.0, f64::max);
-        Self { left: LEFT + 26.0 + widest, top, right, bottom, x, y }
+        Self { outside, left: outside + 26.0 + widest, top, right, bottom, x, y }
+    }
+
+    /// The frame with the left edge of another, whose labels are wider or narrower.
+    pub(crate) fn aligned_with(self, other: &Self) -> Self {
+        Self { left: other.left, ..self }
     }
 
     /// Draws grid, ticks and names.
@@ -59,7 +70,7 @@ impl Frame {
         }
         svg.line((left, bottom), (right, bottom), Stroke::Axis);
         svg.text((left + right) / 2.0, bottom + 40.0, Anchor::Middle, Role::AxisName, self.x.name());
-        svg.text_upwards(LEFT + 10.0, (top + bottom) / 2.0, Role::AxisName, self.y.name());
+        svg.text_upwards(self.outside + 10.0, (top + bottom) / 2.0, Role::AxisName, self.y.name());
     }
 
     /// Says in the middle that there is nothing to see.

@@ -5,12 +5,16 @@
 
 mod axis;
 mod frame;
+mod heatmap;
 mod histogram;
 mod line;
 mod palette;
+mod reliability;
 mod scatter;
 mod svg;
 
+pub use heatmap::{Heatmap, HeatmapCell, HeatmapRow};
 pub use histogram::Histogram;
 pub use line::{LineChart, Reference, Scale, Series, SeriesStyle, smoothed};
+pub use reliability::{ReliabilityDiagram, ReliabilityPanel};
 pub use scatter::{Scatter, ScatterPoint};

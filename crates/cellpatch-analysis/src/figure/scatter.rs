@@ -48,6 +48,11 @@ pub struct Scatter {
     pub label_name: String,
     /// What a point is, in the plural: the heading of the legend's counts.
     pub point_name: String,
+    /// Labels that come first, in that order, so that two figures of the same cells give a label the same mark.
+    /// The others follow from the most to the least frequent.
+    pub label_order: Vec<String>,
+    /// Whether labels are left to the legend and not written among the points too.
+    pub hide_names: bool,
     /// The points.
     pub points: Vec<ScatterPoint>,
 }
@@ -101,10 +106,12 @@ impl Scatter {
         for category in categories.iter().rev().filter(|category| !category.is_label) {
             draw_category(&mut svg, &frame, category, radius);
         }
-        for category in categories.iter().filter(|category| category.is_label) {
+        let mut labelled: Vec<_> = categories.iter().filter(|category| category.is_label).collect();
+        labelled.sort_by_key(|category| std::cmp::Reverse(category.points.len()));
+        for category in &labelled {
             draw_category(&mut svg, &frame, category, radius);
         }
-        if categories.iter().filter(|category| category.is_label).count() <= MOST_NAMES_ON_DATA {
+        if labelled.len() <= MOST_NAMES_ON_DATA && !self.hide_names {
             draw_names(&mut svg, &frame, &categories);
         }
         let height = bottom + BELOW_FRAME;
@@ -133,7 +140,7 @@ impl Scatter {
         svg.finish(height, &self.title)
     }
 
-    /// The labels from the most to the least frequent, then what is left over and what has none.
+    /// The labels in their order, then what is left over and what has none.
     fn categories(&self) -> Vec<Category<'_>> {
         let mut by_label = BTreeMap::<&str, Vec<&ScatterPoint>>::new();
         let mut unlabelled = Vec::new();
@@ -145,7 +152,10 @@ impl Scatter {
         }
         let mut ranked: Vec<_> = by_label.into_iter().collect();
         // Stable, so that equally frequent labels stay in alphabetical order.
-        ranked.sort_by_key(|(_, points)| std::cmp::Reverse(points.len()));
+        let place = |label: &str| self.label_order.iter().position(|first| first.trim() == label);
+        ranked.sort_by_cached_key(|(label, points)| {
+            (place(label).unwrap_or(usize::MAX), std::cmp::Reverse(points.len()))
+        });
         let rest = ranked.split_off(ranked.len().min(N_MARKS));
         let has_labels = !ranked.is_empty();
         let mut categories: Vec<_> = ranked
@@ -273,6 +283,18 @@ mod tests {
         let scatter = Scatter { points, ..Scatter::default() };
         let expected = [("T", 3), ("B", 2), ("NK", 1), ("no label", 2)];
         assert_eq!(summary(&scatter), expected.map(|(name, n)| (name.to_owned(), n)));
+    }
+
+    #[test]
+    fn a_given_order_of_labels_comes_before_their_frequency() {
+        let points = ["wrong", "wrong", "right", "other"].into_iter().enumerate();
+        let points = points.map(|(at, label)| point(at, Some(label))).collect();
+        let label_order = ["absent", "right"].map(str::to_owned).to_vec();
+        let scatter = Scatter { points, label_order, ..Scatter::default() };
+        let expected = [("right", 1), ("wrong", 2), ("other", 1)];
+        assert_eq!(summary(&scatter), expected.map(|(name, n)| (name.to_owned(), n)));
+        let named = scatter.to_svg().matches(">wrong<").count();
+        assert_eq!(Scatter { hide_names: true, ..scatter }.to_svg().matches(">wrong<").count(), named - 1);
     }
 
     #[test]

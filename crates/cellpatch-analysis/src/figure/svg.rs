@@ -13,7 +13,7 @@ pub(crate) const WIDTH: f64 = 760.0;
 /// that single series have.
 const STYLE: &str = "<style>@media screen and (prefers-color-scheme:dark){\
 .cp-page{fill:#15181d}.cp-text{fill:#e6e9ee}.cp-muted{fill:#a3abb8}\
-.cp-halo{fill:#e6e9ee;stroke:#15181d}.cp-grid{stroke:#2a3039}.cp-axis{stroke:#5b6472}.cp-rule{stroke:#c3c9d3}\
+.cp-halo{fill:#e6e9ee;stroke:#15181d}.cp-panel{fill:#1d2229}.cp-grid{stroke:#2a3039}.cp-axis{stroke:#5b6472}.cp-rule{stroke:#c3c9d3}\
 [fill='#0072b2']{fill:#2f8be6}[stroke='#0072b2']{stroke:#2f8be6}}</style>";
 
 /// What a piece of text is for, which decides its size, weight and colour.
@@ -31,6 +31,10 @@ pub(crate) enum Role {
     Aside,
     /// A name written among the points, readable over them.
     OnData,
+    /// A number in a pale cell of a table of colours.
+    InPaleCell,
+    /// A number in a strong one.
+    InStrongCell,
 }
 
 impl Role {
@@ -40,13 +44,15 @@ impl Role {
             Self::Title => 16.0,
             Self::AxisName => 13.0,
             Self::Tick | Self::Entry | Self::Aside | Self::OnData => 12.0,
+            Self::InPaleCell | Self::InStrongCell => 11.0,
         }
     }
 
     fn attributes(self) -> &'static str {
         match self {
             Self::Title => r##"class="cp-text" fill="#1b1f24" font-weight="600""##,
-            Self::AxisName | Self::Entry => r##"class="cp-text" fill="#1b1f24""##,
+            Self::AxisName | Self::Entry | Self::InPaleCell => r##"class="cp-text" fill="#1b1f24""##,
+            Self::InStrongCell => r##"fill="#ffffff""##,
             Self::Tick | Self::Aside => r##"class="cp-muted" fill="#59616d""##,
             Self::OnData => {
                 r##"class="cp-halo" fill="#1b1f24" stroke="#ffffff" stroke-width="3" stroke-linejoin="round" paint-order="stroke" font-weight="600""##
@@ -108,12 +114,21 @@ impl Svg {
 
     /// Writes a line of text that reads upwards, centred at the point.
     pub(crate) fn text_upwards(&mut self, x: f64, y: f64, role: Role, text: &str) {
-        self.place_text(
-            &format!(r#"transform="translate({x:.1} {y:.1}) rotate(-90)""#),
-            Anchor::Middle,
-            role,
-            text,
-        );
+        self.text_rising(x, y, 90.0, Anchor::Middle, role, text);
+    }
+
+    /// Writes a line of text that rises to the right by so many degrees, from, around or to the point.
+    pub(crate) fn text_rising(
+        &mut self,
+        x: f64,
+        y: f64,
+        degrees: f64,
+        anchor: Anchor,
+        role: Role,
+        text: &str,
+    ) {
+        let place = format!(r#"transform="translate({x:.1} {y:.1}) rotate(-{degrees})""#);
+        self.place_text(&place, anchor, role, text);
     }
 
     /// Writes a line of text cut to `max_width`, with the whole of it as a tooltip where it was cut.

@@ -1,14 +1,24 @@
-//! The report of a pretraining run: one HTML file that needs nothing but a browser.
+//! The reports of runs: HTML files that need nothing but a browser.
 
+mod annotation;
+mod annotation_sections;
+#[cfg(test)]
+mod annotation_tests;
 mod page;
+mod parts;
 mod sections;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::figure::ScatterPoint;
+
+pub use annotation::{
+    AnnotationMap, AnnotationReport, AttendedGenes, CalibrationFacts, ClassCells, GeneScore, MappedCell,
+    ScoredMethod, SplitPart, TrainingCurves, Warning,
+};
 
 /// Everything the report of a pretraining run shows, as plain data.
 ///
@@ -69,7 +79,8 @@ pub struct ConfigurationSection {
 pub struct CurvePoint {
     /// Optimizer steps taken, counted from 1.
     pub step: u64,
-    /// Mean squared error in squared log1p-normalised expression. A value that is not finite leaves a gap.
+    /// The loss in the unit of its report: the squared error of log1p-normalised expression of a pretraining, the
+    /// cross-entropy in nats of an annotation. A value that is not finite leaves a gap.
     pub loss: f64,
 }
 
@@ -213,12 +224,8 @@ impl PretrainingReport {
     /// Writes the report to a file, through a sibling that is renamed, so that a reader never sees half a page.
     ///
     /// # Errors
-    /// [`Error::Io`] with the path where the file cannot be written or renamed.
+    /// [`Error::Io`](crate::Error::Io) with the path where the file cannot be written or renamed.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = Path::new(&partial);
-        std::fs::write(partial, self.render()).map_err(|source| Error::io("write", partial, source))?;
-        std::fs::rename(partial, path).map_err(|source| Error::io("rename", path, source))
+        page::write(&self.render(), path)
     }
 }

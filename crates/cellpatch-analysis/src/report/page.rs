@@ -1,5 +1,9 @@
 //! The document around the sections, and the few elements they are made of.
 
+use std::path::Path;
+
+use super::Fact;
+use crate::error::{Error, Result};
 use crate::markup::escape;
 
 /// No script and nothing from elsewhere can run even if a text slipped through unescaped.
@@ -17,6 +21,36 @@ pub(super) fn document(title: &str, sections: &str) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{sections}</main>\n</body>\n</html>\n"
     )
+}
+
+/// Writes a page to a file, through a sibling that is renamed, so that a reader never sees half of it.
+pub(super) fn write(page: &str, path: &Path) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    std::fs::write(partial, page).map_err(|source| Error::io("write", partial, source))?;
+    std::fs::rename(partial, path).map_err(|source| Error::io("rename", path, source))
+}
+
+/// The top of the page: its heading, the outcome in a sentence, the command, and numbers to see first. All are text,
+/// and what is empty is left out.
+pub(super) fn page_header(title: &str, lead: &str, command_line: &str, numbers: &[Fact]) -> String {
+    let mut markup = format!("<header>\n<h1>{}</h1>\n", escape(title));
+    if !lead.is_empty() {
+        markup.push_str(&format!("<p class=\"lead\">{}</p>\n", escape(lead)));
+    }
+    if !command_line.is_empty() {
+        markup.push_str(&command(command_line));
+    }
+    if !numbers.is_empty() {
+        markup.push_str("<dl class=\"numbers\">\n");
+        for Fact { name, value } in numbers {
+            markup.push_str(&format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)));
+        }
+        markup.push_str("</dl>\n");
+    }
+    markup.push_str("</header>\n");
+    markup
 }
 
 /// A headed part of the page, or nothing where it has no content. The content is markup.
@@ -40,6 +74,15 @@ pub(super) fn figure(svg: &str, caption: &str) -> String {
 /// A paragraph of text.
 pub(super) fn paragraph(text: &str) -> String {
     format!("<p>{}</p>\n", escape(text))
+}
+
+/// Sentences one below the other, or nothing where there is none.
+pub(super) fn list(sentences: &[String]) -> String {
+    if sentences.is_empty() {
+        return String::new();
+    }
+    let items: String = sentences.iter().map(|sentence| format!("<li>{}</li>\n", escape(sentence))).collect();
+    format!("<ul class=\"meaning\">\n{items}</ul>\n")
 }
 
 /// A command as it would be typed.

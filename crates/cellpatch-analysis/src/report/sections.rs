@@ -1,9 +1,9 @@
-//! The parts of the report, each a piece of markup, empty where the run has nothing to show for it.
+//! The parts of the report of a pretraining, each a piece of markup, empty where the run has nothing to show for it.
 
-use super::page::{Align, command, figure, paragraph, section, table};
-use super::{CurvePoint, DataFacts, Fact, PretrainingReport, Validation};
-use crate::figure::{Histogram, LineChart, Reference, Scatter, Series, SeriesStyle, smoothed};
-use crate::markup::escape;
+use super::page::{Align, figure, list, page_header, paragraph, section, table};
+use super::parts::{configuration, files, loss_series, next_steps};
+use super::{DataFacts, Fact, PretrainingReport, Validation};
+use crate::figure::{Histogram, LineChart, Reference, Scatter};
 use crate::number::{decimal, grouped, percent, percent_with_decimal, significant};
 
 /// The whole report.
@@ -13,21 +13,14 @@ pub(super) fn all(report: &PretrainingReport) -> String {
         section("Training", &training(report)),
         section("What the cells look like to the model", &cell_map(report)),
         section("Data", &data(&report.data)),
-        section("Configuration", &configuration(report)),
-        section("Files of this run", &files(report)),
-        section("What to do next", &next_steps(report)),
+        section("Configuration", &configuration(&report.configuration)),
+        section("Files of this run", &files(&report.files)),
+        section("What to do next", &next_steps(&report.next_steps)),
     ]
     .concat()
 }
 
 fn header(report: &PretrainingReport) -> String {
-    let mut markup = format!("<header>\n<h1>{}</h1>\n", escape(&report.title));
-    if let Some(validation) = &report.validation {
-        markup.push_str(&format!("<p class=\"lead\">{}</p>\n", escape(verdict(validation))));
-    }
-    if !report.command_line.is_empty() {
-        markup.push_str(&command(&report.command_line));
-    }
     let mut numbers = Vec::new();
     if let Some(validation) = &report.validation {
         let r2 = validation.r2().map_or("undefined".to_owned(), |r2| decimal(r2, 3));
@@ -36,15 +29,8 @@ fn header(report: &PretrainingReport) -> String {
         numbers.push(Fact::new("loss of the gene means", significant(validation.gene_mean_loss, 4)));
     }
     numbers.extend(report.summary.iter().cloned());
-    if !numbers.is_empty() {
-        markup.push_str("<dl class=\"numbers\">\n");
-        for Fact { name, value } in &numbers {
-            markup.push_str(&format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value)));
-        }
-        markup.push_str("</dl>\n");
-    }
-    markup.push_str("</header>\n");
-    markup
+    let lead = report.validation.as_ref().map_or("", verdict);
+    page_header(&report.title, lead, &report.command_line, &numbers)
 }
 
 /// The outcome in one sentence. Below 2 % of the variation, a model that learned only the means looks the same.
@@ -67,44 +53,19 @@ fn training(report: &PretrainingReport) -> String {
         markup.push_str(&figure(&loss_chart(report).to_svg(), caption));
     }
     if let Some(validation) = &report.validation {
-        markup.push_str("<ul class=\"meaning\">\n");
-        for sentence in meaning(validation) {
-            markup.push_str(&format!("<li>{}</li>\n", escape(&sentence)));
-        }
-        markup.push_str("</ul>\n");
+        markup.push_str(&list(&meaning(validation)));
     }
     markup
 }
 
 fn loss_chart(report: &PretrainingReport) -> LineChart {
-    let points =
-        |curve: &[CurvePoint]| curve.iter().map(|point| (point.step as f64, point.loss)).collect::<Vec<_>>();
-    let training = points(&report.training_loss);
-    // A fiftieth of the run shows its trend; a run of few steps needs no smoothing.
-    let window = training.len() / 50;
-    let mut series = Vec::new();
-    if window >= 3 {
-        let smooth = smoothed(&training, window);
-        series.push(Series {
-            name: "training, each step".into(),
-            style: SeriesStyle::Faint,
-            points: training,
-        });
-        series.push(Series { name: "training, smoothed".into(), style: SeriesStyle::Line, points: smooth });
-    } else if !training.is_empty() {
-        series.push(Series { name: "training".into(), style: SeriesStyle::Line, points: training });
-    }
-    if !report.validation_loss.is_empty() {
-        let points = points(&report.validation_loss);
-        series.push(Series { name: "validation".into(), style: SeriesStyle::Dots, points });
-    }
     let reference =
         |validation: &Validation| Reference { name: "gene means".into(), value: validation.gene_mean_loss };
     LineChart {
         title: "Loss during training".into(),
         x_name: "optimizer step".into(),
         y_name: "mean squared error (log1p expression)".into(),
-        series,
+        series: loss_series(&report.training_loss, &report.validation_loss),
         references: report.validation.iter().map(reference).collect(),
         ..LineChart::default()
     }
@@ -156,6 +117,7 @@ fn cell_map(report: &PretrainingReport) -> String {
         label_name: map.label_name.clone(),
         point_name: "cells".into(),
         points: map.points.clone(),
+        ..Scatter::default()
     };
     figure(&scatter.to_svg(), &map.caption)
 }
@@ -258,25 +220,4 @@ fn sources(data: &DataFacts) -> String {
 
 fn share(part: u64, whole: u64) -> String {
     if whole == 0 { String::new() } else { percent_with_decimal(part as f64 / whole as f64) }
-}
-
-fn configuration(report: &PretrainingReport) -> String {
-    let mut markup = String::new();
-    for section in report.configuration.iter().filter(|section| !section.fields.is_empty()) {
-        let rows: Vec<_> =
-            section.fields.iter().map(|field| [field.name.clone(), field.value.clone()]).collect();
-        let table = table([("field", Align::Code), ("value", Align::Code)], &rows, false);
-        markup.push_str(&format!("<div><h3>{}</h3>\n{table}</div>\n", escape(&section.name)));
-    }
-    if markup.is_empty() { markup } else { format!("<div class=\"columns\">\n{markup}</div>\n") }
-}
-
-fn files(report: &PretrainingReport) -> String {
-    let rows: Vec<_> = report.files.iter().map(|file| [file.path.clone(), file.content.clone()]).collect();
-    table([("file", Align::Code), ("content", Align::Text)], &rows, false)
-}
-
-fn next_steps(report: &PretrainingReport) -> String {
-    let step = |step: &super::NextStep| paragraph(&step.purpose) + &command(&step.command);
-    report.next_steps.iter().map(step).collect()
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&";
+pub(super) const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&";
 
 /// A report in which every text is hostile.
 fn hostile() -> PretrainingReport {
@@ -35,7 +35,7 @@ fn hostile() -> PretrainingReport {
 }
 
 /// The page's tags, in order, names only; closing ones with their slash, self-closing ones left out.
-fn tags(page: &str) -> Vec<String> {
+pub(super) fn tags(page: &str) -> Vec<String> {
     let starts = page.match_indices('<').map(|(at, _)| &page[at + 1..]);
     starts
         .filter_map(|rest| rest.split_once('>'))
