@@ -58,21 +58,21 @@ impl BlockShape {
 pub struct BlockWeights<'a> {
     /// [3 d, d], rows in the order query, key, value (`torch.nn.MultiheadAttention.in_proj_weight`).
     pub in_projection: &'a [f32],
-    /// [3 d]
+    /// `[3 d]`
     pub in_projection_bias: &'a [f32],
     /// [d, d], input by output.
     pub out_projection: &'a [f32],
-    /// [d]
+    /// `[d]`
     pub out_projection_bias: &'a [f32],
     /// Of the sum of query and attention.
     pub attention_norm: NormWeights<'a>,
     /// [d, mlp], input by output.
     pub expand: &'a [f32],
-    /// [mlp]
+    /// `[mlp]`
     pub expand_bias: &'a [f32],
     /// [mlp, d], input by output.
     pub contract: &'a [f32],
-    /// [d]
+    /// `[d]`
     pub contract_bias: &'a [f32],
     /// Of the block's result.
     pub mlp_norm: NormWeights<'a>,

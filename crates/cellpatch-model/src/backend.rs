@@ -53,13 +53,10 @@ pub trait ModelBackend: Backend {
         Some(kernel.forward(&inputs, seed, false).output)
     }
 
-    /// A step of Adam in one pass over memory: the new parameter and its moments. A backend without a kernel gives the
-    /// tensors back as they are.
-    ///
-    /// # Errors
-    /// The tensors, where plain operations must do.
-    fn adam(_step: &AdamStep, tensors: AdamTensors<Self>) -> Result<AdamTensors<Self>, AdamTensors<Self>> {
-        Err(tensors)
+    /// A step of Adam in one pass over memory: replaces the parameter and its moments. False where plain operations must
+    /// do; then nothing is changed.
+    fn adam(_step: &AdamStep, _tensors: &mut AdamTensors<Self>) -> bool {
+        false
     }
 }
 

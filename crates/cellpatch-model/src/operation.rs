@@ -43,7 +43,7 @@ pub enum Operation<I> {
     /// A block whose rows read each other. Of rows ([cells, rows, d]) and a block's weights; to [cells, rows, d].
     SelfBlock(AttentionSpec),
     /// A block whose queries read genes and their values. Of queries ([1, queries, d]), the gene table ([capacity, d]), values
-    /// ([cells, genes]), the expression's weights (a row [1, d] and a bias [d], or bins [n, d]) and a block's weights;
+    /// ([cells, genes]), the expression's weights (a row [1, d] and a bias `[d]`, or bins [n, d]) and a block's weights;
     /// to [cells, queries, d].
     GeneBlock {
         /// The attention; its keys are the genes.
@@ -59,7 +59,7 @@ pub enum Operation<I> {
         genes: I,
     },
     /// One number a row, after dropout of the row's elements. Of rows ([cells, rows, d]), weight ([d, 1]) and bias
-    /// ([1]); to [cells, rows].
+    /// (`[1]`); to [cells, rows].
     OutputLayer {
         /// Where rows are padded: the true number of each cell. Numbers beyond it are 0.
         lengths: Option<GeneLengths>,

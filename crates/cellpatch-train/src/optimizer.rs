@@ -70,29 +70,21 @@ impl<B: ModelBackend> SimpleOptimizer<B> for OnePassAdam {
             weight_decay: self.weight_decay,
             time,
         };
-        let tensors = AdamTensors {
+        let mut tensors = AdamTensors {
             parameter: primitive(parameter),
             gradient: primitive(gradient),
             moment_1: primitive(momentum.moment_1),
             moment_2: primitive(momentum.moment_2),
         };
-        match B::adam(&step, tensors) {
-            Ok(AdamTensors { parameter, moment_1, moment_2, .. }) => {
-                let momentum = AdaptiveMomentumState::new(time, tensor(moment_1), tensor(moment_2));
-                (tensor(parameter), Some(AdamState::new(momentum)))
-            }
-            Err(AdamTensors { parameter, gradient, moment_1, moment_2 }) => {
-                let momentum = AdaptiveMomentumState::new(time - 1, tensor(moment_1), tensor(moment_2));
-                let state = (!first).then(|| AdamState::new(momentum));
-                SimpleOptimizer::<B>::step(
-                    &self.plain,
-                    learning_rate,
-                    tensor(parameter),
-                    tensor(gradient),
-                    state,
-                )
-            }
+        let done = B::adam(&step, &mut tensors);
+        let AdamTensors { parameter, gradient, moment_1, moment_2 } = tensors;
+        let state =
+            |time| AdamState::new(AdaptiveMomentumState::new(time, tensor(moment_1), tensor(moment_2)));
+        if done {
+            return (tensor(parameter), Some(state(time)));
         }
+        let before = (!first).then(|| state(time - 1));
+        SimpleOptimizer::<B>::step(&self.plain, learning_rate, tensor(parameter), tensor(gradient), before)
     }
 
     fn to_device<const D: usize>(state: AdamState<B, D>, device: &Device<B>) -> AdamState<B, D> {

@@ -7,27 +7,27 @@ use super::BlockShape;
 pub struct WeightGradients<'a> {
     /// [3 d, d]
     pub in_projection: &'a mut [f32],
-    /// [3 d]
+    /// `[3 d]`
     pub in_projection_bias: &'a mut [f32],
     /// [d, d]
     pub out_projection: &'a mut [f32],
-    /// [d]
+    /// `[d]`
     pub out_projection_bias: &'a mut [f32],
-    /// [d]
+    /// `[d]`
     pub attention_gain: &'a mut [f32],
-    /// [d]
+    /// `[d]`
     pub attention_bias: &'a mut [f32],
     /// [d, mlp]
     pub expand: &'a mut [f32],
-    /// [mlp]
+    /// `[mlp]`
     pub expand_bias: &'a mut [f32],
     /// [mlp, d]
     pub contract: &'a mut [f32],
-    /// [d]
+    /// `[d]`
     pub contract_bias: &'a mut [f32],
-    /// [d]
+    /// `[d]`
     pub mlp_gain: &'a mut [f32],
-    /// [d]
+    /// `[d]`
     pub mlp_bias: &'a mut [f32],
 }
 

@@ -13,7 +13,7 @@ const ROWS: usize = 256;
 ///
 /// - rows: [n, d]
 /// - weights: [width, d], as PyTorch keeps them; both a multiple of the lanes
-/// - bias: [width]; none is 0
+/// - bias: `[width]`; none is 0
 /// - output: [n, width]
 pub fn project_rows(
     rows: &[f32],
@@ -61,7 +61,7 @@ impl Vectorized for Project<'_> {
 /// The gradient of [`project_rows`].
 ///
 /// - gradient: of the output, [n, width]
-/// - output: gradients of the rows, [n, d], the weights, [width, d], and the bias, [width]
+/// - output: gradients of the rows, [n, d], the weights, [width, d], and the bias, `[width]`
 pub fn project_rows_backward(
     rows: &[f32],
     d: usize,

@@ -49,7 +49,7 @@ impl ModelBackend for Flex {
         }
     }
 
-    fn adam(step: &AdamStep, tensors: AdamTensors<Self>) -> Result<AdamTensors<Self>, AdamTensors<Self>> {
+    fn adam(step: &AdamStep, tensors: &mut AdamTensors<Self>) -> bool {
         optimizer::adam(step, tensors)
     }
 }

@@ -177,8 +177,7 @@ fn the_output_layer_is_a_linear_layer_with_one_output() {
     let (rows, weight, bias) = (leaf([3, 9, 32]), leaf([1, 32, 1]), leaf([1, 1, 1]));
     let lengths = GeneLengths::new([9, 1, 4]);
     let operation = Operation::OutputLayer { lengths: Some(lengths.clone()), dropout: 0.0 };
-    let inputs =
-        [rows.clone(), weight.clone().reshape([1, 32, 1]), bias.clone()].map(|tensor| primitive(tensor));
+    let inputs = [rows.clone(), weight.clone().reshape([1, 32, 1]), bias.clone()].map(primitive);
     let fused = Learning::fused(&operation, inputs).unwrap();
     let fused = Tensor::<Learning, 2>::from_primitive(TensorPrimitive::Float(fused));
     let plain = (rows.clone() * weight.clone().reshape([1, 1, 32])).sum_dim(2) + bias.clone();
