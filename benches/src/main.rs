@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod account;
+mod annotation;
 mod cells;
 mod compare;
 mod loading;
@@ -35,6 +36,8 @@ enum Command {
     Compare(compare::Options),
     /// The operations of a training step, part by part, against the machine's peaks.
     Account,
+    /// Annotation of real cells beside logistic regression on the same splits.
+    Annotation(Box<annotation::Options>),
     /// Loading against training.
     Loading,
     /// The losses of training steps by kernels and by plain operations.
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
             print!("{}", account::table()?);
             Ok(())
         }
+        Command::Annotation(options) => annotation::run(&options),
         Command::Loading => loading::run(),
         Command::Curves(Steps { shards, steps }) => training::compare_losses(&shards, steps),
         Command::Losses(Steps { shards, steps }) => {

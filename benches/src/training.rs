@@ -43,9 +43,8 @@ impl Pretraining {
         let Some(pretrainer) = self.pretrainer.take() else { return };
         self.seed += 1;
         let output = TrainStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: self.seed });
-        let n_targets = output.item.n_targets.max(1);
         self.pretrainer = Some(pretrainer.optimize(&mut self.optimizer, 1e-4, output.grads));
-        self.last_loss = output.item.squared_error() / n_targets as f64;
+        self.last_loss = output.item.mean();
     }
 }
 

@@ -260,7 +260,7 @@ fn cell_map<B: ModelBackend>(
         return Ok(None);
     }
     let (model, _) = load_safetensors(config.model.init::<B>(device), run.model())?;
-    let features = patch_features(&model, data.validation(), CELLS_DRAWN, device)?;
+    let features = patch_features(model.encoder(), data.validation(), CELLS_DRAWN, device)?;
     let pca = Pca::fit(&features.values, features.rows.len(), features.n_features, 2)?;
     let (name, labels) = labels(options, data.shards())?;
     let of_row = |&row: &u64| labels.get(row as usize).cloned().flatten();

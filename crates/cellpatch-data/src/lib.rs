@@ -22,7 +22,8 @@
 //!
 //! 7. [`AnnDataFile::obs_column`] reads any annotation as [`Labels`] or texts; a [`Partition`] divides labelled cells in
 //!    three, by class or by donor, and can be saved and taken up again.
-//! 8. [`H5adAnnotator`] adds columns and matrices to a copy of an `.h5ad` and leaves the rest as it is, byte for byte;
+//! 8. [`ExpressionReader`] reads a file in its own order under a model's tokens, in bounded memory.
+//! 9. [`H5adAnnotator`] adds columns and matrices to a copy of an `.h5ad` and leaves the rest as it is, byte for byte;
 //!    [`PredictionTable`], [`EmbeddingTable`] and [`NpyMatrix`] write the same as CSV, Parquet and `.npy`.
 //!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
@@ -59,6 +60,7 @@ mod anndata;
 mod batch;
 mod counts;
 mod error;
+mod expressions;
 mod h5;
 mod loader;
 mod masking;
@@ -82,6 +84,7 @@ pub use anndata::{
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
 pub use counts::CountBlock;
 pub use error::{Error, ErrorCategory, Result};
+pub use expressions::{ExpressionOptions, ExpressionReader};
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use masking::Masking;
 pub use normalize::{TARGET_SUM, normalize};

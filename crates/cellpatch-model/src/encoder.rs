@@ -116,6 +116,15 @@ impl<B: ModelBackend> Encoder<B> {
         (patches, cross, maps)
     }
 
+    /// How much each patch attended each gene in the cross block, averaged over heads (paper, Supplementary Fig. 7). The
+    /// map is held in memory whole: give few cells at a time.
+    ///
+    /// - output: [cells, n_patches, genes]; every row sums to 1, 0 at masked padding
+    pub fn cross_scores(&self, input: &GeneValues<B>) -> Tensor<B, 3> {
+        let ragged = Ragged { queries: None, keys: self.masked(&input.lengths) };
+        self.cross.forward_with_scores(self.patch_tokens.val(), self.embed(input), ragged).1
+    }
+
     /// Rows of the gene embedding table.
     ///
     /// - genes: [cells, genes]

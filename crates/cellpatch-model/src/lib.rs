@@ -51,6 +51,7 @@
 //! ```
 
 pub mod activation;
+pub mod annotation;
 pub mod attention;
 pub mod backend;
 pub mod block;
@@ -68,6 +69,7 @@ pub mod model;
 pub mod operation;
 pub mod weights;
 
+pub use annotation::{AnnotationHead, Annotator, AnnotatorConfig, weighted_cross_entropy};
 pub use backend::ModelBackend;
 pub use config::{CellPatchConfig, ExpressionEmbedding, Padding, Preset};
 pub use encoder::Encoder;

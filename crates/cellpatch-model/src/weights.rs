@@ -19,6 +19,9 @@ use std::path::Path;
 pub use checkpoint::{Checkpoint, LoadReport};
 pub use parameters::named_tensors;
 
+use burn::module::Module;
+
+use crate::annotation::AnnotatorConfig;
 use crate::backend::ModelBackend;
 use crate::config::CellPatchConfig;
 use crate::error::Result;
@@ -32,8 +35,8 @@ use crate::model::CellPatch;
 /// # Errors
 ///
 /// [`Error::Io`](crate::Error::Io) with the path.
-pub fn save_safetensors<B: ModelBackend>(
-    model: &CellPatch<B>,
+pub fn save_safetensors<B: ModelBackend, M: Module<B>>(
+    model: &M,
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
@@ -64,6 +67,11 @@ pub fn load_pth<B: ModelBackend>(
     Checkpoint::read_pth(path)?.load_into(model)
 }
 
+/// Metadata that let [`Checkpoint::annotator_config`] find an annotating model's configuration again.
+pub fn annotator_metadata(config: &AnnotatorConfig) -> BTreeMap<String, String> {
+    BTreeMap::from([(ANNOTATOR_KEY.to_string(), config.to_string())])
+}
+
 /// Metadata that let [`Checkpoint::config`] find a model's configuration again.
 pub fn config_metadata(config: &CellPatchConfig) -> BTreeMap<String, String> {
     BTreeMap::from([(CONFIG_KEY.to_string(), config.to_string())])
@@ -71,6 +79,9 @@ pub fn config_metadata(config: &CellPatchConfig) -> BTreeMap<String, String> {
 
 /// Where a safetensors file's metadata hold the model's configuration, as JSON.
 pub const CONFIG_KEY: &str = "cellpatch.config";
+
+/// Where a safetensors file's metadata hold an annotating model's configuration, as JSON.
+pub const ANNOTATOR_KEY: &str = "cellpatch.annotator";
 
 #[cfg(test)]
 mod tests;

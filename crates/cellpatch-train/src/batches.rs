@@ -1,5 +1,6 @@
 //! The shard loader as Burn's `DataLoader`, with a cursor.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,11 +10,55 @@ use cellpatch_data::{Loader, MaskedBatch};
 
 /// A batch on its way to the model.
 #[derive(Debug, Clone)]
-pub struct PretrainingBatch {
-    /// The masked cells.
-    pub cells: MaskedBatch,
+pub struct Batch<C> {
+    /// The cells.
+    pub cells: C,
     /// Where the dropout of this batch starts to count from.
     pub dropout_seed: u64,
+}
+
+/// A batch of masked cells.
+pub type PretrainingBatch = Batch<MaskedBatch>;
+
+/// How a training reads its cells from a loader.
+pub trait CellSource: Debug + Clone + Send + Sync + 'static {
+    /// The cells of a batch.
+    type Cells: Debug + Clone + Send + Sync + 'static;
+
+    /// Batches of an epoch from `first_batch` on. The first error is the last item.
+    fn read<'a>(
+        &'a self,
+        loader: &'a Loader,
+        epoch: u64,
+        first_batch: usize,
+    ) -> CellIterator<'a, Self::Cells>;
+
+    /// Cells in a batch.
+    fn n_cells(cells: &Self::Cells) -> usize;
+}
+
+/// Batches as they are read.
+pub type CellIterator<'a, C> = Box<dyn Iterator<Item = cellpatch_data::Result<C>> + Send + 'a>;
+
+/// Cells with some of their genes hidden.
+#[derive(Debug, Clone, Copy)]
+pub struct MaskedCells;
+
+impl CellSource for MaskedCells {
+    type Cells = MaskedBatch;
+
+    fn read<'a>(
+        &'a self,
+        loader: &'a Loader,
+        epoch: u64,
+        first_batch: usize,
+    ) -> CellIterator<'a, MaskedBatch> {
+        Box::new(loader.epoch(epoch, first_batch))
+    }
+
+    fn n_cells(cells: &MaskedBatch) -> usize {
+        cells.n_cells()
+    }
 }
 
 /// The loader's position and its last error, shared between a [`Batches`] and whoever steers it.
@@ -50,83 +95,83 @@ impl Cursor {
 
 /// The batches of one split.
 #[derive(Debug, Clone)]
-pub struct Batches {
+pub struct Batches<S> {
+    source: S,
     loader: Arc<Loader>,
     cursor: Arc<Cursor>,
     seed: u64,
     range: Range<usize>,
 }
 
-impl Batches {
+impl<S: CellSource> Batches<S> {
     /// All batches of a loader; dropout counts from `seed`.
-    pub fn new(loader: Arc<Loader>, cursor: Arc<Cursor>, seed: u64) -> Self {
+    pub fn new(source: S, loader: Arc<Loader>, cursor: Arc<Cursor>, seed: u64) -> Self {
         let range = 0..loader.n_batches();
-        Self { loader, cursor, seed, range }
+        Self { source, loader, cursor, seed, range }
     }
 }
 
-impl<B: Backend> DataLoader<B, PretrainingBatch> for Batches {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<PretrainingBatch> + 'a> {
+impl<B: Backend, S: CellSource> DataLoader<B, Batch<S::Cells>> for Batches<S> {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch<S::Cells>> + 'a> {
         let (epoch, batch) = {
             let state = self.cursor.lock();
             (state.epoch, state.batch.max(self.range.start))
         };
-        let batches = self.loader.epoch(epoch, batch);
-        Box::new(Iter { batches: Box::new(batches), source: self, epoch, batch, cells: 0 })
+        let cells = self.source.read(&self.loader, epoch, batch);
+        Box::new(Iter { cells, batches: self, epoch, batch, n_cells: 0 })
     }
 
     fn num_items(&self) -> usize {
         self.loader.n_cells()
     }
 
-    fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, PretrainingBatch>> {
+    fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, Batch<S::Cells>>> {
         // Batches stay on the host: the objective moves each part of them to its model's device.
         Arc::new(self.clone())
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, PretrainingBatch>> {
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, Batch<S::Cells>>> {
         let size = self.loader.options().batch_size;
         let range = start / size..end.div_ceil(size).min(self.range.end);
         Arc::new(Self { range, ..self.clone() })
     }
 }
 
-struct Iter<'a> {
-    batches: Box<dyn Iterator<Item = cellpatch_data::Result<MaskedBatch>> + Send + 'a>,
-    source: &'a Batches,
+struct Iter<'a, S: CellSource> {
+    cells: CellIterator<'a, S::Cells>,
+    batches: &'a Batches<S>,
     epoch: u64,
     batch: usize,
-    cells: usize,
+    n_cells: usize,
 }
 
-impl Iterator for Iter<'_> {
-    type Item = PretrainingBatch;
+impl<S: CellSource> Iterator for Iter<'_, S> {
+    type Item = Batch<S::Cells>;
 
-    fn next(&mut self) -> Option<PretrainingBatch> {
-        if self.batch >= self.source.range.end {
+    fn next(&mut self) -> Option<Batch<S::Cells>> {
+        if self.batch >= self.batches.range.end {
             return None;
         }
-        match self.batches.next()? {
+        match self.cells.next()? {
             Ok(cells) => {
-                self.cells += cells.n_cells();
-                let dropout_seed = dropout_seed(self.source.seed, self.epoch, self.batch);
+                self.n_cells += S::n_cells(&cells);
+                let dropout_seed = dropout_seed(self.batches.seed, self.epoch, self.batch);
                 self.batch += 1;
-                Some(PretrainingBatch { cells, dropout_seed })
+                Some(Batch { cells, dropout_seed })
             }
             Err(error) => {
-                self.source.cursor.lock().failure = Some(error);
+                self.batches.cursor.lock().failure = Some(error);
                 None
             }
         }
     }
 }
 
-impl DataLoaderIterator<PretrainingBatch> for Iter<'_> {
+impl<S: CellSource> DataLoaderIterator<Batch<S::Cells>> for Iter<'_, S> {
     fn progress(&self) -> Progress {
-        Progress::new(self.cells, self.source.loader.n_cells())
+        Progress::new(self.n_cells, self.batches.loader.n_cells())
     }
 }
-
 /// A seed that differs between any two batches of a run (the finaliser of SplitMix64 over a running mix).
 fn dropout_seed(seed: u64, epoch: u64, batch: usize) -> u64 {
     [epoch, batch as u64].into_iter().fold(mix(seed), |state, counter| mix(state ^ mix(counter)))

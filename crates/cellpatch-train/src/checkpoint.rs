@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::files::{self, AtPath as _};
+use crate::metrics::ClassificationScores;
 use crate::{Error, Result};
 
 const FORMAT: u32 = 1;
@@ -39,10 +40,12 @@ pub struct TrainingState {
     pub cells: u64,
     /// Seconds of training and validation.
     pub seconds: f64,
-    /// Sum of squared errors over the targets of the epoch so far.
-    pub epoch_squared_error: f64,
-    /// How many targets that were.
-    pub epoch_targets: u64,
+    /// Sum of the losses of the epoch so far.
+    #[serde(alias = "epoch_squared_error")]
+    pub epoch_loss_sum: f64,
+    /// What it is divided by.
+    #[serde(alias = "epoch_targets")]
+    pub epoch_weight: f64,
     /// The best validation so far.
     pub best: Option<BestEpoch>,
     /// Epochs since then.
@@ -58,13 +61,16 @@ pub struct TrainingState {
 /// Losses of a finished epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EpochLosses {
-    /// Mean squared error over the epoch's training targets.
+    /// Over the epoch's training cells.
     pub train: f64,
-    /// Mean squared error over the validation targets.
+    /// Over the validation cells.
     pub validation: f64,
+    /// How the validation cells were classified, in an annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scores: Option<ClassificationScores>,
 }
 
-/// The epoch with the lowest validation loss.
+/// The epoch with the best validation results: the highest macro-F1 of an annotation, else the lowest loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BestEpoch {
     /// The epoch, from 1.
@@ -83,6 +89,17 @@ pub enum Finish {
     StoppedEarly,
 }
 
+impl EpochLosses {
+    /// Whether an epoch is worth keeping over another: by macro-F1 where cells are classified (by loss where that is the
+    /// same, as it often is with few cells), else by loss.
+    pub fn are_better_than(&self, other: &Self) -> bool {
+        match (self.scores, other.scores) {
+            (Some(new), Some(old)) if new.macro_f1 != old.macro_f1 => new.macro_f1 > old.macro_f1,
+            _ => self.validation < other.validation,
+        }
+    }
+}
+
 impl TrainingState {
     /// The state before the first step.
     pub fn start() -> Self {
@@ -92,8 +109,8 @@ impl TrainingState {
             step: 0,
             cells: 0,
             seconds: 0.0,
-            epoch_squared_error: 0.0,
-            epoch_targets: 0,
+            epoch_loss_sum: 0.0,
+            epoch_weight: 0.0,
             best: None,
             epochs_without_improvement: 0,
             last: None,
@@ -112,6 +129,29 @@ pub struct Fingerprint {
     pub data: String,
     /// The backend's name: exact resume is a promise per backend.
     pub backend: String,
+}
+
+impl Fingerprint {
+    /// Checks that a run goes on with what it was started with.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointMismatch`] with the first part that differs, and the checkpoint's folder.
+    pub(crate) fn check(&self, now: &Self, folder: &Path) -> Result<()> {
+        let parts = [
+            ("the data", &self.data, &now.data),
+            ("the configuration", &self.config, &now.config),
+            ("the backend", &self.backend, &now.backend),
+        ];
+        match parts.into_iter().find(|(_, then, now)| then != now) {
+            Some((what, then, now)) => Err(Error::CheckpointMismatch {
+                path: folder.to_path_buf(),
+                what,
+                then: then.clone(),
+                now: now.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -284,8 +324,18 @@ fn from_json<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T>
     serde_json::from_slice(bytes).map_err(|error| damaged(path, error.to_string()))
 }
 
+/// sha256 of a value's JSON, in hexadecimal.
+pub(crate) fn hash_of(value: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_vec(value).map_err(|error| Error::BadOption {
+        option: "config",
+        value: String::new(),
+        reason: error.to_string(),
+    })?;
+    Ok(sha256(&json))
+}
+
 /// sha256 in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -298,7 +348,7 @@ mod tests {
     }
 
     fn state(step: u64) -> TrainingState {
-        TrainingState { step, seconds: 0.1 + 0.2, epoch_squared_error: 1.0 / 3.0, ..TrainingState::start() }
+        TrainingState { step, seconds: 0.1 + 0.2, epoch_loss_sum: 1.0 / 3.0, ..TrainingState::start() }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use cellpatch_data::Masking;
 use cellpatch_model::CellPatchConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::LearningRate;
 use crate::{Error, Result};
 
 /// How the learning rate goes over the steps.
@@ -91,6 +92,12 @@ impl PretrainingConfig {
             patience: None,
             seed: 42,
         }
+    }
+
+    /// The learning rate of a run of `total_steps`, of which `done` have been taken.
+    pub(crate) fn learning_rates(&self, total_steps: usize, done: usize) -> LearningRate {
+        let Self { learning_rate, min_learning_rate, schedule, warmup_steps, .. } = *self;
+        LearningRate::new(learning_rate, min_learning_rate, schedule, warmup_steps, total_steps, done)
     }
 
     /// Checks every number.

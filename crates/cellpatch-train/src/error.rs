@@ -14,6 +14,21 @@ pub enum Error {
     /// The model could not be made, loaded or saved.
     #[error(transparent)]
     Model(#[from] cellpatch_model::Error),
+    /// Scores or figures could not be made.
+    #[error(transparent)]
+    Analysis(#[from] cellpatch_analysis::Error),
+    /// Fewer than two classes are left to tell apart.
+    #[error("{}", match classes.as_slice() { [] => "no training cell has a label".to_string(), [only, ..] => format!("all training cells are of one class, {only:?}") })]
+    TooFewClasses {
+        /// The classes there are.
+        classes: Vec<String>,
+    },
+    /// A part of the data has no cells.
+    #[error("there are no labelled cells for the {part} part")]
+    NoCellsFor {
+        /// "train", "validation" or "test".
+        part: &'static str,
+    },
     /// A file or folder of the run could not be read or written.
     #[error("could not {action} {}", path.display())]
     Io {
@@ -110,6 +125,13 @@ impl Error {
                 _ => return None,
             },
             Self::BadOption { .. } => return None,
+            Self::Analysis(_) => return None,
+            Self::TooFewClasses { .. } => {
+                "name a column with two or more classes by --label; `inspect` lists the columns".into()
+            }
+            Self::NoCellsFor { .. } => {
+                "give more cells, larger --fractions, or another --split; classes without training cells do not count".into()
+            }
             Self::RunExists { .. } => {
                 "go on with it by --resume, or name another folder with --run-dir".into()
             }

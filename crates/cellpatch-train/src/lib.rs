@@ -43,6 +43,8 @@
 //! # }
 //! ```
 
+pub mod annotation;
+mod attention;
 mod baseline;
 mod batches;
 mod checkpoint;
@@ -51,6 +53,7 @@ mod config;
 mod error;
 mod features;
 mod files;
+mod loss;
 mod metrics;
 mod objective;
 mod optimizer;
@@ -60,15 +63,18 @@ mod run;
 mod schedule;
 mod strategy;
 
+pub use annotation::{AnnotationCard, AnnotationConfig, AnnotationData, AnnotationOutcome, annotate};
+pub use attention::{AttentionByClass, GeneAttention};
 pub use baseline::GeneMeans;
-pub use batches::{Batches, Cursor, PretrainingBatch};
+pub use batches::{Batch, Batches, CellIterator, CellSource, Cursor, MaskedCells, PretrainingBatch};
 pub use checkpoint::{BestEpoch, Checkpoint, EpochLosses, Fingerprint, Finish, TrainingState, newest, read};
 pub use clipping::clip_global_norm;
 pub use config::{PretrainingConfig, Schedule, ValidationSplit};
 pub use error::{Error, Result};
-pub use features::{CellFeatures, patch_features};
-pub use metrics::{EpochRecord, MetricRecord, Observer, StepRecord, read_metrics};
-pub use objective::{BatchLoss, Pretrainer};
+pub use features::{CellEmbedding, CellFeatures, embed, patch_features};
+pub use loss::BatchLoss;
+pub use metrics::{ClassificationScores, EpochRecord, MetricRecord, Observer, StepRecord, read_metrics};
+pub use objective::Pretrainer;
 pub use optimizer::{CoupledAdam, SharedOptimizer, coupled_adam};
 pub use pretrain::{Execution, ModelCard, PretrainingData, PretrainingOutcome, pretrain};
 pub use run::RunDirectory;

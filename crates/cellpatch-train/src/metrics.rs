@@ -20,7 +20,7 @@ pub struct StepRecord {
     pub batch: usize,
     /// Batches in an epoch.
     pub batches: usize,
-    /// Mean squared error over the batch's targets, in squared log1p units.
+    /// The batch's loss: mean squared error over its targets in squared log1p units, or mean cross-entropy of its cells.
     pub loss: f64,
     /// The learning rate used.
     pub learning_rate: f64,
@@ -39,18 +39,34 @@ pub struct EpochRecord {
     pub epochs: usize,
     /// Optimizer steps taken.
     pub step: u64,
-    /// Mean squared error over all training targets of the epoch, each measured when it was trained on.
+    /// The loss over the epoch's training cells, each measured when it was trained on.
     pub train_loss: f64,
-    /// Mean squared error over all validation targets, after the epoch.
+    /// The loss over all validation cells, after the epoch.
     pub validation_loss: f64,
-    /// The same targets predicted by each gene's training mean.
-    pub validation_loss_gene_mean: f64,
-    /// `1 - validation_loss / validation_loss_gene_mean`.
-    pub validation_r2: f64,
-    /// Whether this is the best validation loss so far.
+    /// Of a pretraining: the loss when each gene's training mean is predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_loss_gene_mean: Option<f64>,
+    /// Of a pretraining: `1 - validation_loss / validation_loss_gene_mean`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_r2: Option<f64>,
+    /// Of an annotation: how the validation cells were classified.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub validation_scores: Option<ClassificationScores>,
+    /// Whether these are the best validation results so far.
     pub best: bool,
     /// Seconds of training and validation since the run began.
     pub seconds: f64,
+}
+
+/// How well cells were classified, each from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ClassificationScores {
+    /// Share of cells given their class.
+    #[serde(rename = "validation_accuracy")]
+    pub accuracy: f64,
+    /// Mean over the classes of the F1 of each.
+    #[serde(rename = "validation_macro_f1")]
+    pub macro_f1: f64,
 }
 
 /// A line of `metrics.jsonl`.
@@ -163,8 +179,10 @@ mod tests {
             step: 7,
             train_loss: 0.1 + 0.2,
             validation_loss: 1.0 / 3.0,
-            validation_loss_gene_mean: 0.5,
-            validation_r2: 1.0 - (1.0 / 3.0) / 0.5,
+            validation_loss_gene_mean: Some(0.5),
+            validation_r2: Some(1.0 - (1.0 / 3.0) / 0.5),
+            validation_scores: (epoch == 2)
+                .then_some(ClassificationScores { accuracy: 2.0 / 3.0, macro_f1: 0.1 + 0.2 }),
             best: true,
             seconds: 1.5,
         })

@@ -4,13 +4,15 @@ use burn::module::{AutodiffModule, Module, ModuleMapper, Param, ParamId};
 use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use cellpatch_data::{MaskedBatch, PaddedShape};
 use cellpatch_model::{CellPatch, GeneTargets, GeneValues, ModelBackend, masked_squared_error, pad_values};
 
-use crate::batches::{PretrainingBatch, mix};
+use crate::batches::{MaskedCells, PretrainingBatch, mix};
 use crate::clipping::clip_global_norm;
 use crate::config::PretrainingConfig;
+use crate::loss::BatchLoss;
+use crate::strategy::Trainee;
 use crate::{Error, Result};
 
 /// A model with what a training step needs to know beside it.
@@ -27,31 +29,6 @@ pub struct Pretrainer<B: Backend> {
     n_patches: usize,
     embedding_dim: usize,
     stores_scores: bool,
-}
-
-/// Squared errors of a batch, still on the device.
-#[derive(Debug, Clone)]
-pub struct BatchLoss<B: Backend> {
-    /// Sums over the targets of each part of the batch: `[1]` each.
-    squared_errors: Vec<Tensor<B, 1>>,
-    /// Targets in the whole batch.
-    pub n_targets: usize,
-}
-
-impl<B: Backend> BatchLoss<B> {
-    /// The sum over all targets, in squared log1p units. Waits for the device.
-    pub fn squared_error(&self) -> f64 {
-        let read = |sum: &Tensor<B, 1>| sum.to_data().iter::<f64>().next().unwrap_or(f64::NAN);
-        self.squared_errors.iter().map(read).sum()
-    }
-}
-
-impl<B: Backend> ItemLazy for BatchLoss<B> {
-    type ItemSync = Self;
-
-    fn sync(self) -> Self {
-        self
-    }
 }
 
 impl<B: ModelBackend> Pretrainer<B> {
@@ -111,7 +88,7 @@ impl<B: ModelBackend> Pretrainer<B> {
 }
 
 /// Gives parameters their place in the model as id, so that equal runs write equal checkpoints; Burn's ids are random.
-struct Numbering(u64);
+pub(crate) struct Numbering(pub u64);
 
 impl<B: Backend> ModuleMapper<B> for Numbering {
     fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
@@ -133,17 +110,17 @@ where
         let device = self.device();
         let n_targets = batch.cells.n_targets();
         let mut gradients = GradientsAccumulator::new();
-        let mut squared_errors = Vec::new();
+        let mut sums = Vec::new();
         let mut seed = batch.dropout_seed;
         for part in self.parts(&batch.cells) {
             B::seed(&device, seed);
             seed = mix(seed);
             let squared_error = self.squared_error(&part, &device);
-            squared_errors.push(squared_error.clone().inner());
+            sums.push(squared_error.clone().inner());
             let loss = squared_error.div_scalar(n_targets as f32);
             gradients.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
         }
-        TrainOutput { grads: gradients.grads(), item: BatchLoss { squared_errors, n_targets } }
+        TrainOutput { grads: gradients.grads(), item: pretraining_loss(sums, n_targets) }
     }
 
     fn optimize<B1, O>(self, optimizer: &mut O, learning_rate: f64, gradients: GradientsParams) -> Self
@@ -166,10 +143,23 @@ impl<B: ModelBackend> InferenceStep for Pretrainer<B> {
 
     fn step(&self, batch: PretrainingBatch) -> BatchLoss<B> {
         let device = self.device();
-        let squared_errors =
-            self.parts(&batch.cells).iter().map(|part| self.squared_error(part, &device)).collect();
-        BatchLoss { squared_errors, n_targets: batch.cells.n_targets() }
+        let sums = self.parts(&batch.cells).iter().map(|part| self.squared_error(part, &device)).collect();
+        pretraining_loss(sums, batch.cells.n_targets())
     }
+}
+
+impl<B> Trainee<B> for Pretrainer<B>
+where
+    B: AutodiffBackend + ModelBackend,
+    B::InnerBackend: ModelBackend,
+{
+    type Source = MaskedCells;
+    type Frozen = Pretrainer<B::InnerBackend>;
+}
+
+/// Sums of squared errors over targets, in squared log1p units.
+fn pretraining_loss<B: Backend>(sums: Vec<Tensor<B, 1>>, n_targets: usize) -> BatchLoss<B> {
+    BatchLoss { sums, weight: n_targets as f64, classified: Vec::new() }
 }
 
 #[cfg(test)]
@@ -231,7 +221,7 @@ mod tests {
         assert_eq!(whole.parts(&batch.cells).len(), 1);
         assert!(parts.parts(&batch.cells).len() > 2, "the batch is cut");
         let (a, b) = (TrainStep::step(&whole, batch.clone()), TrainStep::step(&parts, batch));
-        let (loss_a, loss_b) = (a.item.squared_error(), b.item.squared_error());
+        let (loss_a, loss_b) = (a.item.sum(), b.item.sum());
         assert!((loss_a / loss_b - 1.0).abs() < 1e-6, "{loss_a} {loss_b}");
         let (a, b) = (gradients(&whole, &a.grads), gradients(&parts, &b.grads));
         let largest = a.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
@@ -243,14 +233,14 @@ mod tests {
     fn the_loss_is_the_mean_over_all_targets() {
         let pretrainer = pretrainer(usize::MAX, None).valid();
         let output = InferenceStep::step(&pretrainer, PretrainingBatch { cells: cells(), dropout_seed: 0 });
-        assert_eq!(output.n_targets, 75);
+        assert_eq!(output.weight, 75.0);
         let by_cell: f64 = (0..6)
             .map(|cell| {
                 let cells = cells().select(&[cell]);
-                InferenceStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: 0 }).squared_error()
+                InferenceStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: 0 }).sum()
             })
             .sum();
-        assert!((output.squared_error() / by_cell - 1.0).abs() < 1e-6);
+        assert!((output.sum() / by_cell - 1.0).abs() < 1e-6);
     }
 
     #[test]

@@ -3,25 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use burn::data::dataloader::DataLoader;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
+use burn::train::Interrupter;
 use cellpatch_data::{Loader, LoaderOptions, RowSelection, ShardSet, Split};
 use cellpatch_model::ModelBackend;
 use cellpatch_model::weights::{config_metadata, save_safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::GeneMeans;
-use crate::batches::{Batches, Cursor, PretrainingBatch, mix};
+use crate::batches::{MaskedCells, mix};
 use crate::checkpoint::{self, BestEpoch, EpochLosses, Fingerprint, Finish, TrainingState};
 use crate::config::PretrainingConfig;
 use crate::metrics::Observer;
 use crate::objective::Pretrainer;
-use crate::optimizer::{SharedOptimizer, coupled_adam};
-use crate::renderer::SilentRenderer;
 use crate::run::RunDirectory;
-use crate::schedule::LearningRate;
-use crate::strategy::{self, CheckpointPolicy, Ending, ResumableStrategy, Surroundings};
+use crate::strategy::{self, CheckpointPolicy, Surroundings};
 use crate::{Error, Result};
 
 /// The data of a pretraining, split and ready to be read.
@@ -186,61 +182,33 @@ where
 
     B::seed(device, config.seed);
     let model = Pretrainer::<B>::new(config, device)?;
-    let optimizer = SharedOptimizer::new(coupled_adam(config.weight_decay));
-    let (model, optimizer, start) = if execution.resume {
-        let (checkpoint, passed_over) = checkpoint::newest(&run.checkpoints())?;
-        for reason in passed_over {
-            observer.on_warning(&format!("passed over a damaged checkpoint: {reason}"));
-        }
-        check_fingerprint(&checkpoint.fingerprint, &fingerprint, &checkpoint.folder)?;
-        let (model, optimizer) = strategy::restore(&checkpoint, model, optimizer, device)?;
-        (model, optimizer, reopened(checkpoint.state, config))
-    } else {
-        (model, optimizer, TrainingState::start())
-    };
-
-    let training_cursor = Arc::new(Cursor::default());
-    let validation_cursor = Arc::new(Cursor::default());
-    let batches_per_epoch = data.training.n_batches();
-    let learning_rate = LearningRate::new(config, batches_per_epoch * config.epochs, start.step as usize);
-    let training = Batches::new(Arc::clone(&data.training), Arc::clone(&training_cursor), config.seed);
-    let validation = Batches::new(Arc::clone(&data.validation), Arc::clone(&validation_cursor), config.seed);
     let card = card(data, config, validation_loss_gene_mean);
     let surroundings = Surroundings {
-        config: config.clone(),
+        source: MaskedCells,
+        training: Arc::clone(&data.training),
+        validation: Arc::clone(&data.validation),
+        epochs: config.epochs,
+        patience: config.patience,
+        weight_decay: config.weight_decay,
+        seed: config.seed,
         policy: execution.checkpoints,
+        resume: execution.resume,
+        interrupter: execution.interrupter,
         run: Arc::clone(&run),
         fingerprint,
         observer,
-        training_cursor,
-        validation_cursor,
-        batches_per_epoch,
-        validation_cells: data.validation.n_cells(),
-        validation_loss_gene_mean,
+        validation_loss_gene_mean: Some(validation_loss_gene_mean),
     };
     let model_run = Arc::clone(&run);
-    let strategy =
-        Arc::new(ResumableStrategy::new(surroundings, optimizer.clone(), start, move |model, state| {
-            save_model(&model_run, model, &card, state)
-        }));
-    let training: Arc<dyn DataLoader<B, PretrainingBatch>> = Arc::new(training);
-    let validation: Arc<dyn DataLoader<B::InnerBackend, PretrainingBatch>> = Arc::new(validation);
-    SupervisedTraining::new(run.path(), training, validation)
-        .renderer(SilentRenderer)
-        .with_application_logger(None)
-        .with_metric_logger(SilentRenderer)
-        .with_interrupter(execution.interrupter)
-        .num_epochs(config.epochs)
-        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
-        .launch(Learner::new(model, optimizer, learning_rate));
-    let (finish, state) = match strategy.take_ending() {
-        Some(Ok(Ending::Finished(state))) => (state.finished, state),
-        Some(Ok(Ending::Interrupted(state))) => (None, state),
-        Some(Err(error)) => return Err(error),
-        None => (None, TrainingState::start()),
-    };
+    let state = strategy::train(
+        device,
+        model,
+        surroundings,
+        |steps, done| config.learning_rates(steps * config.epochs, done),
+        move |model: &Pretrainer<B::InnerBackend>, state| save_model(&model_run, model, &card, state),
+    )?;
     Ok(PretrainingOutcome {
-        finish,
+        finish: state.finished,
         epochs: state.epoch - 1,
         steps: state.step,
         cells: state.cells,
@@ -250,14 +218,6 @@ where
         validation_loss_gene_mean,
         checkpoint: checkpoint::newest(&run.checkpoints())?.0.folder,
     })
-}
-
-/// A finished run goes on when more epochs are asked for than it had.
-fn reopened(mut state: TrainingState, config: &PretrainingConfig) -> TrainingState {
-    if state.finished == Some(Finish::Completed) && state.epoch <= config.epochs {
-        state.finished = None;
-    }
-    state
 }
 
 fn gene_mean_loss(data: &PretrainingData, config: &PretrainingConfig) -> Result<f64> {
@@ -279,7 +239,7 @@ fn card(data: &PretrainingData, config: &PretrainingConfig, validation_loss_gene
         vocabulary_size: data.shards.manifest().n_genes as usize,
         epoch: 0,
         steps: 0,
-        losses: EpochLosses { train: f64::NAN, validation: f64::NAN },
+        losses: EpochLosses { train: f64::NAN, validation: f64::NAN, scores: None },
         validation_loss_gene_mean,
     }
 }
@@ -315,35 +275,9 @@ fn fingerprint<B: Backend>(
         crate::Schedule::Cosine => config.epochs,
     };
     let fixed = PretrainingConfig { epochs, ..config.clone() };
-    let unwritable = |error: serde_json::Error| Error::BadOption {
-        option: "config",
-        value: String::new(),
-        reason: error.to_string(),
-    };
-    let json = serde_json::to_vec(&fixed).map_err(unwritable)?;
-    let manifest = serde_json::to_vec(data.shards.manifest()).map_err(unwritable)?;
     Ok(Fingerprint {
-        config: checkpoint::sha256(&json),
-        data: checkpoint::sha256(&manifest),
+        config: checkpoint::hash_of(&fixed)?,
+        data: checkpoint::hash_of(data.shards.manifest())?,
         backend: B::name(device),
     })
-}
-
-fn check_fingerprint(then: &Fingerprint, now: &Fingerprint, folder: &std::path::Path) -> Result<()> {
-    let parts = [
-        ("the data", &then.data, &now.data),
-        ("the configuration", &then.config, &now.config),
-        ("the backend", &then.backend, &now.backend),
-    ];
-    for (what, then, now) in parts {
-        if then != now {
-            return Err(Error::CheckpointMismatch {
-                path: folder.to_path_buf(),
-                what,
-                then: then.clone(),
-                now: now.clone(),
-            });
-        }
-    }
-    Ok(())
 }

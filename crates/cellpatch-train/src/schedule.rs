@@ -6,7 +6,7 @@ use burn::lr_scheduler::LrScheduler;
 use burn::record::Record;
 use burn::tensor::backend::Backend;
 
-use crate::config::{PretrainingConfig, Schedule};
+use crate::config::Schedule;
 
 /// Linear warm-up from 0, then constant or half a cosine: a function of the step alone.
 #[derive(Debug, Clone)]
@@ -21,15 +21,17 @@ pub struct LearningRate {
 
 impl LearningRate {
     /// The rate for a run of `total_steps` optimizer steps, of which `done` have been taken.
-    pub fn new(config: &PretrainingConfig, total_steps: usize, done: usize) -> Self {
-        Self {
-            peak: config.learning_rate,
-            floor: config.min_learning_rate,
-            warmup_steps: config.warmup_steps,
-            total_steps,
-            schedule: config.schedule,
-            step: done,
-        }
+    ///
+    /// - `peak`, `floor`: where the warm-up ends and the cosine ends
+    pub fn new(
+        peak: f64,
+        floor: f64,
+        schedule: Schedule,
+        warmup_steps: usize,
+        total_steps: usize,
+        done: usize,
+    ) -> Self {
+        Self { peak, floor, warmup_steps, total_steps, schedule, step: done }
     }
 
     /// The rate of step `step`, counted from 1.
@@ -72,15 +74,9 @@ impl LrScheduler for LearningRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cellpatch_model::Preset;
 
     fn rate(schedule: Schedule) -> LearningRate {
-        let mut config = PretrainingConfig::new(Preset::Tiny.config());
-        config.learning_rate = 1e-2;
-        config.min_learning_rate = 1e-3;
-        config.warmup_steps = 4;
-        config.schedule = schedule;
-        LearningRate::new(&config, 24, 0)
+        LearningRate::new(1e-2, 1e-3, schedule, 4, 24, 0)
     }
 
     #[test]

@@ -6,28 +6,47 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use burn::module::{AutodiffModule, Module};
+use burn::data::dataloader::DataLoader;
+use burn::module::AutodiffModule;
 use burn::optim::Optimizer;
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder};
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{
-    InferenceStep as _, Interrupter, Learner, LearningComponentsMarker, SupervisedLearningStrategy,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, ValidLoader,
+    InferenceStep, Interrupter, Learner, LearningComponentsMarker, SupervisedLearningStrategy,
+    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingComponents,
+    TrainingStrategy, ValidLoader,
 };
+use cellpatch_analysis::metrics::ConfusionMatrix;
+use cellpatch_data::Loader;
 use cellpatch_model::ModelBackend;
 
-use crate::batches::Cursor;
+use crate::batches::{Batch, Batches, CellSource, Cursor};
 use crate::checkpoint::{self, BestEpoch, Checkpoint, EpochLosses, Fingerprint, Finish, TrainingState};
-use crate::config::PretrainingConfig;
-use crate::metrics::{EpochRecord, MetricRecord, MetricsFile, Observer, StepRecord};
-use crate::objective::{BatchLoss, Pretrainer};
-use crate::optimizer::{CoupledAdam, SharedOptimizer};
+use crate::loss::{self, BatchLoss};
+use crate::metrics::{ClassificationScores, EpochRecord, MetricRecord, MetricsFile, Observer, StepRecord};
+use crate::optimizer::{CoupledAdam, SharedOptimizer, coupled_adam};
+use crate::renderer::SilentRenderer;
 use crate::run::RunDirectory;
 use crate::schedule::LearningRate;
 use crate::{Error, Result};
 
-type Adam<B> = SharedOptimizer<CoupledAdam<Pretrainer<B>, B>>;
-type Components<B> = LearningComponentsMarker<B, LearningRate, Pretrainer<B>, Adam<B>>;
+/// A model with its objective, as this strategy trains it.
+pub(crate) trait Trainee<B>:
+    AutodiffModule<B, InnerModule = Self::Frozen>
+    + TrainStep<Input = Batch<<Self::Source as CellSource>::Cells>, Output = BatchLoss<B::InnerBackend>>
+    + std::fmt::Display
+    + 'static
+where
+    B: AutodiffBackend,
+{
+    /// Where its batches come from.
+    type Source: CellSource;
+    /// The same without gradients, for validation.
+    type Frozen: InferenceStep<Input = Batch<<Self::Source as CellSource>::Cells>, Output = BatchLoss<B::InnerBackend>>;
+}
+
+type Adam<M, B> = SharedOptimizer<CoupledAdam<M, B>>;
+type Components<M, B> = LearningComponentsMarker<B, LearningRate, M, Adam<M, B>>;
 
 /// When checkpoints are written, and how many stay.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,76 +69,125 @@ impl Default for CheckpointPolicy {
 /// Losses are read back from the device this often, so that a step need not wait for it.
 const STEPS_PER_READ: usize = 8;
 
-/// What the loop works with beside the learner.
-pub(crate) struct Surroundings {
-    pub config: PretrainingConfig,
+/// What a run is made of, beside the model.
+pub(crate) struct Surroundings<S> {
+    pub source: S,
+    pub training: Arc<Loader>,
+    pub validation: Arc<Loader>,
+    pub epochs: usize,
+    pub patience: Option<usize>,
+    pub weight_decay: f32,
+    pub seed: u64,
     pub policy: CheckpointPolicy,
+    pub resume: bool,
+    pub interrupter: Interrupter,
     pub run: Arc<RunDirectory>,
     pub fingerprint: Fingerprint,
     pub observer: Arc<dyn Observer>,
-    pub training_cursor: Arc<Cursor>,
-    pub validation_cursor: Arc<Cursor>,
-    pub batches_per_epoch: usize,
-    pub validation_cells: usize,
-    pub validation_loss_gene_mean: f64,
-}
-
-/// How the loop ended.
-#[derive(Debug, Clone)]
-pub(crate) enum Ending {
-    Finished(TrainingState),
-    Interrupted(TrainingState),
+    /// See [`EpochRecord::validation_loss_gene_mean`].
+    pub validation_loss_gene_mean: Option<f64>,
 }
 
 /// Writes the weights of a new best epoch.
-type SaveModel<B> = dyn Fn(&Pretrainer<B>, &TrainingState) -> Result<()>;
+type SaveModel<M> = dyn Fn(&M, &TrainingState) -> Result<()>;
 
-/// See the module's documentation.
-pub(crate) struct ResumableStrategy<B: AutodiffBackend>
-where
-    B::InnerBackend: ModelBackend,
-{
-    surroundings: Surroundings,
-    optimizer: Adam<B>,
-    start: TrainingState,
-    save_model: Box<SaveModel<B::InnerBackend>>,
-    ending: Mutex<Option<Result<Ending>>>,
-}
-
-impl<B> ResumableStrategy<B>
+/// Trains a model, from the start or from the newest checkpoint of its run, until it is done or interrupted; the state it
+/// ends in says which.
+///
+/// - `learning_rate`: by the number of steps in an epoch and those already taken
+/// - `save_model`: called with the weights of every new best epoch
+pub(crate) fn train<B, M>(
+    device: &B::Device,
+    model: M,
+    surroundings: Surroundings<M::Source>,
+    learning_rate: impl FnOnce(usize, usize) -> LearningRate,
+    save_model: impl Fn(&M::InnerModule, &TrainingState) -> Result<()> + 'static,
+) -> Result<TrainingState>
 where
     B: AutodiffBackend + ModelBackend,
     B::InnerBackend: ModelBackend,
+    M: Trainee<B>,
 {
-    /// A strategy that goes on from `start`.
-    pub(crate) fn new(
-        surroundings: Surroundings,
-        optimizer: Adam<B>,
-        start: TrainingState,
-        save_model: impl Fn(&Pretrainer<B::InnerBackend>, &TrainingState) -> Result<()> + 'static,
-    ) -> Self {
-        Self { surroundings, optimizer, start, save_model: Box::new(save_model), ending: Mutex::new(None) }
-    }
+    let optimizer = SharedOptimizer::new(coupled_adam(surroundings.weight_decay));
+    let (model, optimizer, start) = if surroundings.resume {
+        let (checkpoint, passed_over) = checkpoint::newest(&surroundings.run.checkpoints())?;
+        for reason in passed_over {
+            surroundings.observer.on_warning(&format!("passed over a damaged checkpoint: {reason}"));
+        }
+        checkpoint.fingerprint.check(&surroundings.fingerprint, &checkpoint.folder)?;
+        let (model, optimizer) = restore(&checkpoint, model, optimizer, device)?;
+        (model, optimizer, reopened(checkpoint.state, surroundings.epochs))
+    } else {
+        (model, optimizer, TrainingState::start())
+    };
+    let training_cursor = Arc::new(Cursor::default());
+    let validation_cursor = Arc::new(Cursor::default());
+    let batches = |loader: &Arc<Loader>, cursor: &Arc<Cursor>| {
+        Batches::new(surroundings.source.clone(), Arc::clone(loader), Arc::clone(cursor), surroundings.seed)
+    };
+    let training: Arc<dyn DataLoader<B, _>> = Arc::new(batches(&surroundings.training, &training_cursor));
+    let validation: Arc<dyn DataLoader<B::InnerBackend, _>> =
+        Arc::new(batches(&surroundings.validation, &validation_cursor));
+    let learning_rate = learning_rate(surroundings.training.n_batches(), start.step as usize);
+    let run = Arc::clone(&surroundings.run);
+    let (interrupter, epochs) = (surroundings.interrupter.clone(), surroundings.epochs);
+    let strategy = Arc::new(ResumableStrategy {
+        surroundings,
+        training_cursor,
+        validation_cursor,
+        optimizer: optimizer.clone(),
+        start: start.clone(),
+        save_model: Box::new(save_model),
+        ending: Mutex::new(None),
+    });
+    SupervisedTraining::new(run.path(), training, validation)
+        .renderer(SilentRenderer)
+        .with_application_logger(None)
+        .with_metric_logger(SilentRenderer)
+        .with_interrupter(interrupter)
+        .num_epochs(epochs)
+        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
+        .launch(Learner::new(model, optimizer, learning_rate));
+    let ending = strategy.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
+    ending.unwrap_or(Ok(start))
+}
 
-    /// How the loop ended; nothing before it did.
-    pub(crate) fn take_ending(&self) -> Option<Result<Ending>> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()
+/// A finished run goes on when more epochs are asked for than it had.
+fn reopened(mut state: TrainingState, epochs: usize) -> TrainingState {
+    if state.finished == Some(Finish::Completed) && state.epoch <= epochs {
+        state.finished = None;
     }
+    state
+}
+
+/// See the module's documentation.
+struct ResumableStrategy<M: Trainee<B>, B: AutodiffBackend>
+where
+    B::InnerBackend: ModelBackend,
+{
+    surroundings: Surroundings<M::Source>,
+    training_cursor: Arc<Cursor>,
+    validation_cursor: Arc<Cursor>,
+    optimizer: Adam<M, B>,
+    start: TrainingState,
+    save_model: Box<SaveModel<M::InnerModule>>,
+    ending: Mutex<Option<Result<TrainingState>>>,
 }
 
 /// Puts weights and moments back as a checkpoint holds them.
 ///
 /// # Errors
 /// [`Error::Format`] when a record is not one of this model.
-pub(crate) fn restore<B>(
+fn restore<M, B>(
     checkpoint: &Checkpoint,
-    model: Pretrainer<B>,
-    optimizer: Adam<B>,
+    model: M,
+    optimizer: Adam<M, B>,
     device: &B::Device,
-) -> Result<(Pretrainer<B>, Adam<B>)>
+) -> Result<(M, Adam<M, B>)>
 where
     B: AutodiffBackend + ModelBackend,
     B::InnerBackend: ModelBackend,
+    M: Trainee<B>,
 {
     let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
     let damaged = |reason: burn::record::RecorderError| Error::Format {
@@ -130,23 +198,24 @@ where
     let record = Recorder::<B>::load(&recorder, checkpoint.model.clone(), device).map_err(damaged)?;
     let model = model.load_record(record);
     let record = Recorder::<B>::load(&recorder, checkpoint.optimizer.clone(), device).map_err(damaged)?;
-    let optimizer = Optimizer::<Pretrainer<B>, B>::load_record(optimizer, record);
+    let optimizer = Optimizer::<M, B>::load_record(optimizer, record);
     Ok((model, optimizer))
 }
 
-impl<B> SupervisedLearningStrategy<Components<B>> for ResumableStrategy<B>
+impl<M, B> SupervisedLearningStrategy<Components<M, B>> for ResumableStrategy<M, B>
 where
     B: AutodiffBackend + ModelBackend,
     B::InnerBackend: ModelBackend,
+    M: Trainee<B>,
 {
     fn fit(
         &self,
-        components: TrainingComponents<Components<B>>,
-        learner: Learner<Components<B>>,
-        training: TrainLoader<Components<B>>,
-        validation: ValidLoader<Components<B>>,
+        components: TrainingComponents<Components<M, B>>,
+        learner: Learner<Components<M, B>>,
+        training: TrainLoader<Components<M, B>>,
+        validation: ValidLoader<Components<M, B>>,
         _first_epoch: usize,
-    ) -> (Pretrainer<B>, SupervisedTrainingEventProcessor<Components<B>>) {
+    ) -> (M, SupervisedTrainingEventProcessor<Components<M, B>>) {
         let mut training_loop = TrainingLoop {
             strategy: self,
             learner,
@@ -165,14 +234,14 @@ where
     }
 }
 
-struct TrainingLoop<'a, B: AutodiffBackend + ModelBackend>
+struct TrainingLoop<'a, M: Trainee<B>, B: AutodiffBackend + ModelBackend>
 where
     B::InnerBackend: ModelBackend,
 {
-    strategy: &'a ResumableStrategy<B>,
-    learner: Learner<Components<B>>,
-    training: TrainLoader<Components<B>>,
-    validation: ValidLoader<Components<B>>,
+    strategy: &'a ResumableStrategy<M, B>,
+    learner: Learner<Components<M, B>>,
+    training: TrainLoader<Components<M, B>>,
+    validation: ValidLoader<Components<M, B>>,
     interrupter: Interrupter,
     state: TrainingState,
     /// Steps whose loss is still on the device only.
@@ -182,33 +251,33 @@ where
     last_checkpoint: Instant,
 }
 
-impl<B> TrainingLoop<'_, B>
+impl<M, B> TrainingLoop<'_, M, B>
 where
     B: AutodiffBackend + ModelBackend,
     B::InnerBackend: ModelBackend,
+    M: Trainee<B>,
 {
-    fn run(&mut self) -> Result<Ending> {
+    fn run(&mut self) -> Result<TrainingState> {
         let mut metrics =
             MetricsFile::open(&self.strategy.surroundings.run.metrics(), self.state.metrics_bytes)?;
         while self.state.finished.is_none() {
             let interrupted = self.train_epoch(&mut metrics)? || self.validate(&mut metrics)?;
             if interrupted {
                 self.checkpoint(&mut metrics)?;
-                return Ok(Ending::Interrupted(self.state.clone()));
+                return Ok(self.state.clone());
             }
             self.checkpoint(&mut metrics)?;
         }
-        Ok(Ending::Finished(self.state.clone()))
+        Ok(self.state.clone())
     }
 
     /// Takes the epoch's remaining steps; true when it was interrupted.
     fn train_epoch(&mut self, metrics: &mut MetricsFile) -> Result<bool> {
-        let surroundings = &self.strategy.surroundings;
-        surroundings.training_cursor.set(self.state.epoch as u64, self.state.batch);
+        self.strategy.training_cursor.set(self.state.epoch as u64, self.state.batch);
         let training = Arc::clone(&self.training);
         for batch in training.iter() {
             self.learner.lr_step();
-            let n_cells = batch.cells.n_cells();
+            let n_cells = M::Source::n_cells(&batch.cells);
             let output = self.learner.train_step(batch);
             self.learner.optimizer_step(output.grads);
             self.state.step += 1;
@@ -225,7 +294,7 @@ where
                 self.checkpoint(metrics)?;
             }
         }
-        if let Some(error) = surroundings.training_cursor.take_failure() {
+        if let Some(error) = self.strategy.training_cursor.take_failure() {
             self.checkpoint(metrics)?;
             return Err(error.into());
         }
@@ -238,7 +307,7 @@ where
             step: self.state.step,
             epoch: self.state.epoch,
             batch: self.state.batch,
-            batches: self.strategy.surroundings.batches_per_epoch,
+            batches: self.strategy.surroundings.training.n_batches(),
             loss: f64::NAN,
             learning_rate: self.learner.lr_current(),
             cells: self.state.cells,
@@ -254,13 +323,13 @@ where
     fn read_losses(&mut self, metrics: &mut MetricsFile) -> Result<()> {
         let mut records = Vec::with_capacity(self.unread.len());
         for (mut record, loss) in self.unread.drain(..) {
-            let squared_error = loss.squared_error();
-            record.loss = squared_error / loss.n_targets.max(1) as f64;
+            let sum = loss.sum();
+            record.loss = loss::mean(sum, loss.weight);
             if !record.loss.is_finite() {
                 return Err(Error::Diverged { loss: record.loss, step: record.step });
             }
-            self.state.epoch_squared_error += squared_error;
-            self.state.epoch_targets += loss.n_targets as u64;
+            self.state.epoch_loss_sum += sum;
+            self.state.epoch_weight += loss.weight;
             records.push(record);
         }
         if let Some(newest) = records.last() {
@@ -273,25 +342,27 @@ where
     fn validate(&mut self, metrics: &mut MetricsFile) -> Result<bool> {
         let surroundings = &self.strategy.surroundings;
         // Epoch 0 belongs to validation: its masks are the same after every training epoch.
-        surroundings.validation_cursor.set(0, 0);
+        self.strategy.validation_cursor.set(0, 0);
         let model = self.learner.model().valid();
-        let (mut squared_error, mut n_targets, mut done) = (0.0, 0, 0);
+        let (mut sum, mut weight, mut done, mut classified) = (0.0, 0.0, 0, Vec::new());
         for batch in self.validation.iter() {
-            done += batch.cells.n_cells();
+            done += M::Source::n_cells(&batch.cells);
             let loss = model.step(batch);
-            squared_error += loss.squared_error();
-            n_targets += loss.n_targets;
-            surroundings.observer.on_validation(done, surroundings.validation_cells);
+            sum += loss.sum();
+            weight += loss.weight;
+            classified.extend(loss.classified);
+            surroundings.observer.on_validation(done, surroundings.validation.n_cells());
             if self.interrupter.should_stop() {
                 return Ok(true);
             }
         }
-        if let Some(error) = surroundings.validation_cursor.take_failure() {
+        if let Some(error) = self.strategy.validation_cursor.take_failure() {
             return Err(error.into());
         }
         let losses = EpochLosses {
-            train: self.state.epoch_squared_error / self.state.epoch_targets.max(1) as f64,
-            validation: squared_error / n_targets.max(1) as f64,
+            train: loss::mean(self.state.epoch_loss_sum, self.state.epoch_weight),
+            validation: loss::mean(sum, weight),
+            scores: classification_scores(&classified),
         };
         self.close_epoch(losses, &model, metrics)?;
         Ok(false)
@@ -300,12 +371,13 @@ where
     fn close_epoch(
         &mut self,
         losses: EpochLosses,
-        model: &Pretrainer<B::InnerBackend>,
+        model: &M::InnerModule,
         metrics: &mut MetricsFile,
     ) -> Result<()> {
-        let Surroundings { config, observer, validation_loss_gene_mean, .. } = &self.strategy.surroundings;
+        let Surroundings { epochs, patience, observer, .. } = &self.strategy.surroundings;
+        let validation_loss_gene_mean = self.strategy.surroundings.validation_loss_gene_mean;
         let epoch = self.state.epoch;
-        let best = self.state.best.is_none_or(|best| losses.validation < best.losses.validation);
+        let best = self.state.best.is_none_or(|best| losses.are_better_than(&best.losses));
         self.state.last = Some(losses);
         if best {
             self.state.best = Some(BestEpoch { epoch, losses });
@@ -316,25 +388,26 @@ where
         }
         let record = EpochRecord {
             epoch,
-            epochs: config.epochs,
+            epochs: *epochs,
             step: self.state.step,
             train_loss: losses.train,
             validation_loss: losses.validation,
-            validation_loss_gene_mean: *validation_loss_gene_mean,
-            validation_r2: 1.0 - losses.validation / validation_loss_gene_mean,
+            validation_loss_gene_mean,
+            validation_r2: validation_loss_gene_mean.map(|means| 1.0 - losses.validation / means),
+            validation_scores: losses.scores,
             best,
             seconds: self.seconds(),
         };
         observer.on_epoch(&record);
         metrics.append(&[MetricRecord::Epoch(record)])?;
-        if config.patience.is_some_and(|patience| self.state.epochs_without_improvement >= patience) {
+        if patience.is_some_and(|patience| self.state.epochs_without_improvement >= patience) {
             self.state.finished = Some(Finish::StoppedEarly);
-        } else if epoch >= config.epochs {
+        } else if epoch >= *epochs {
             self.state.finished = Some(Finish::Completed);
         }
         self.state.epoch += 1;
         self.state.batch = 0;
-        (self.state.epoch_squared_error, self.state.epoch_targets) = (0.0, 0);
+        (self.state.epoch_loss_sum, self.state.epoch_weight) = (0.0, 0.0);
         Ok(())
     }
 
@@ -358,7 +431,7 @@ where
         };
         let model =
             Recorder::<B>::record(&recorder, self.learner.model().into_record(), ()).map_err(unwritable)?;
-        let moments = Optimizer::<Pretrainer<B>, B>::to_record(&self.strategy.optimizer);
+        let moments = Optimizer::<M, B>::to_record(&self.strategy.optimizer);
         let optimizer = Recorder::<B>::record(&recorder, moments, ()).map_err(unwritable)?;
         let folder = checkpoint::write(&run.checkpoints(), fingerprint, &self.state, &model, &optimizer)?;
         checkpoint::prune(&run.checkpoints(), policy.keep)?;
@@ -366,4 +439,14 @@ where
         self.last_checkpoint = Instant::now();
         Ok(())
     }
+}
+
+/// Accuracy and macro-F1 of (class, given class), one a cell; none where nothing was classified.
+fn classification_scores(classified: &[(u32, u32)]) -> Option<ClassificationScores> {
+    let n_classes = classified.iter().map(|&(truth, given)| truth.max(given) + 1).max()?;
+    let names: Vec<String> = (0..n_classes).map(|class| class.to_string()).collect();
+    let (truth, given): (Vec<usize>, Vec<usize>) =
+        classified.iter().map(|&(truth, given)| (truth as usize, given as usize)).unzip();
+    let confusion = ConfusionMatrix::new(&names, &truth, &given).ok()?;
+    Some(ClassificationScores { accuracy: confusion.accuracy(), macro_f1: confusion.macro_f1() })
 }

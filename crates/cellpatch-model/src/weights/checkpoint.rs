@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::config::Config;
-use burn::tensor::TensorData;
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Distribution, Tensor, TensorData};
 
-use super::{CONFIG_KEY, parameters, pytorch, safetensors};
+use super::{ANNOTATOR_KEY, CONFIG_KEY, parameters, pytorch, safetensors};
+use crate::annotation::AnnotatorConfig;
 use crate::backend::ModelBackend;
 use crate::config::{CellPatchConfig, ExpressionEmbedding, Padding};
+use crate::encoder::Encoder;
 use crate::error::{Error, Result};
-use crate::model::CellPatch;
 
 /// A weights file: tensors by released name, in PyTorch's layout, as 32-bit floats.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +22,14 @@ pub struct Checkpoint {
     pub tensors: BTreeMap<String, TensorData>,
     /// Free text by name; empty for PyTorch files.
     pub metadata: BTreeMap<String, String>,
+}
+
+const GENE_TABLE: &str = "gene2vector.weight";
+
+/// Gives the encoder's parameters the path they have in a whole model.
+#[derive(Module, Debug)]
+struct EncoderAlone<B: Backend> {
+    encoder: Encoder<B>,
 }
 
 /// What happened to the tensors of a file.
@@ -82,16 +93,79 @@ impl Checkpoint {
         Ok(Self { tensors, metadata })
     }
 
-    /// Puts the tensors into a model; its parameters keep their identity, device and whether they learn.
+    /// Puts the tensors into a model ([`CellPatch`](crate::CellPatch) or [`Annotator`](crate::Annotator)); its parameters
+    /// keep their identity, device and whether they learn.
     ///
     /// # Errors
     ///
     /// [`Error::MissingTensor`] or [`Error::WrongShape`] for the first parameter that no tensor fits.
-    pub fn load_into<B: ModelBackend>(&self, model: CellPatch<B>) -> Result<(CellPatch<B>, LoadReport)> {
+    pub fn load_into<B: ModelBackend, M: Module<B>>(&self, model: M) -> Result<(M, LoadReport)> {
         let mut used = BTreeSet::new();
         let model = parameters::with_tensors(model, &self.tensors, &mut used)?;
         let skipped = self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
         Ok((model, LoadReport { n_loaded: used.len(), skipped }))
+    }
+
+    /// The encoder alone, of a pretrained or an annotating model.
+    ///
+    /// - config: the model's, of [`Checkpoint::config`] or with another capacity: see [`Checkpoint::fit_gene_table`]
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::load_into`].
+    pub fn encoder<B: ModelBackend>(
+        &self,
+        config: &CellPatchConfig,
+        device: &B::Device,
+    ) -> Result<Encoder<B>> {
+        Ok(self.load_into(EncoderAlone { encoder: Encoder::new(config, device) })?.0.encoder)
+    }
+
+    /// Draws the rows of the gene table from `first_new` on anew, standard normal as in a fresh model, and makes it as long
+    /// as asked: L2 has shrunk the rows of tokens that no cell of the pretraining had. They come from the device's random
+    /// stream (`B::seed`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotCellPatch`] if there is no gene table.
+    pub fn fit_gene_table<B: Backend>(
+        &mut self,
+        first_new: usize,
+        capacity: usize,
+        device: &B::Device,
+    ) -> Result<()> {
+        let [n_rows, d] = self.shape(GENE_TABLE)?;
+        let Some(table) = self.tensors.remove(GENE_TABLE) else { return Ok(()) };
+        let n_kept = first_new.min(n_rows).min(capacity);
+        let mut values: Vec<f32> = table.iter::<f32>().take(n_kept * d).collect();
+        if capacity > n_kept {
+            let normal = Distribution::Normal(0.0, 1.0);
+            let fresh: Tensor<B, 2> = Tensor::random([capacity - n_kept, d], normal, device);
+            values.extend(fresh.into_data().iter::<f32>());
+        }
+        self.tensors.insert(GENE_TABLE.to_string(), TensorData::new(values, [capacity, d]));
+        Ok(())
+    }
+
+    /// The configuration of an annotating model: the one in the metadata if there is one, else what names and shapes tell.
+    /// They do not tell what the head reads, taken as [`AnnotationHead::Direct`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::config`]; [`Error::NotCellPatch`] if there is no annotation head.
+    pub fn annotator_config(&self) -> Result<AnnotatorConfig> {
+        if let Some(json) = self.metadata.get(ANNOTATOR_KEY) {
+            let config = AnnotatorConfig::load_binary(json.as_bytes()).map_err(|error| {
+                Error::NotCellPatch { reason: format!("their metadata {ANNOTATOR_KEY}: {error}") }
+            })?;
+            config.validate()?;
+            return Ok(config);
+        }
+        let [hidden_1, _] = self.shape("lp_fc1.weight")?;
+        let [n_classes, hidden_2] = self.shape("lp_fc3.weight")?;
+        let config = AnnotatorConfig::new(self.config()?, n_classes).with_hidden([hidden_1, hidden_2]);
+        config.validate()?;
+        Ok(config)
     }
 
     /// The configuration the tensors belong to: the one in the metadata if there is one, else what names and shapes
@@ -103,6 +177,9 @@ impl Checkpoint {
     /// [`Error::NotCellPatch`] if a tensor that every pretraining model has is missing or of another rank, or if the
     /// metadata are not a valid configuration.
     pub fn config(&self) -> Result<CellPatchConfig> {
+        if self.metadata.contains_key(ANNOTATOR_KEY) {
+            return Ok(self.annotator_config()?.model);
+        }
         if let Some(json) = self.metadata.get(CONFIG_KEY) {
             let config = CellPatchConfig::load_binary(json.as_bytes()).map_err(|error| {
                 Error::NotCellPatch { reason: format!("their metadata {CONFIG_KEY}: {error}") }

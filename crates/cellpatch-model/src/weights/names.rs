@@ -35,6 +35,12 @@ fn name(fields: &[&str]) -> String {
         ["decoder", "self_blocks", index, rest @ ..] => {
             block("decoder_selfattn_blocks", &format!(".{index}"), rest)
         }
+        ["from_latent", leaf] => format!("lp_linear_probe_0.{leaf}"),
+        ["latent_norm", leaf] => format!("lp_norm.{}", norm(leaf)),
+        ["unused_from_latent", leaf] => format!("decoder_reverse_projection.{leaf}"),
+        ["hidden_1", leaf] => format!("lp_fc1.{leaf}"),
+        ["hidden_2", leaf] => format!("lp_fc2.{leaf}"),
+        ["output", leaf] => format!("lp_fc3.{leaf}"),
         other => other.join("."),
     }
 }

@@ -1,0 +1,287 @@
+//! The cells of a file in its own order, under the tokens of a model: for prediction and embedding.
+
+use std::path::Path;
+
+use crate::{
+    AnnDataFile, ChosenMatrix, CountBlock, CountBlocks, ExpressionBatch, Gene, GeneMatch, GeneVocabulary,
+    MatrixChoice, ValueKind,
+    error::{Error, Result},
+    masking::{KEEP, sample},
+    normalize::normalize,
+    random::{Purpose, stream},
+};
+
+/// Bytes of a block of the file.
+const BLOCK_BYTES: usize = 32 << 20;
+
+/// Unmatched genes that are named in an error.
+const N_EXAMPLES: usize = 10;
+
+/// How an [`ExpressionReader`] reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpressionOptions {
+    /// Which matrix is read.
+    pub choice: MatrixChoice,
+    /// Most genes of a cell; of more, a uniform sample is taken.
+    pub max_input: usize,
+    /// Least share of the file's genes, or of the vocabulary's, that must be found in the other, in 0..=1.
+    pub min_match: f64,
+    /// Most cells of a batch.
+    pub batch_cells: usize,
+    /// Seed of the sample.
+    pub seed: u64,
+}
+
+impl Default for ExpressionOptions {
+    fn default() -> Self {
+        Self { choice: MatrixChoice::default(), max_input: 3000, min_match: 0.1, batch_cells: 1024, seed: 42 }
+    }
+}
+
+/// Iterates over the cells of a file, all of them and in its order, as normalised expression of a vocabulary's genes.
+///
+/// Nothing is filtered, and a cell's total counts genes that are not in the vocabulary. Memory is bounded, whatever
+/// the size of the file. After an error it ends.
+#[derive(Debug)]
+pub struct ExpressionReader {
+    file: AnnDataFile,
+    chosen: ChosenMatrix,
+    matched: GeneMatch,
+    n_vocabulary: usize,
+    options: ExpressionOptions,
+    blocks: CountBlocks,
+    block: CountBlock,
+    next_cell: usize,
+    failed: bool,
+}
+
+impl ExpressionReader {
+    /// Opens a file and matches its genes.
+    ///
+    /// # Errors
+    /// Those of [`AnnDataFile::open`] and of the choice of a matrix; [`Error::NotCounts`] if its values are neither counts nor,
+    /// where that was allowed, log1p-normalised; [`Error::FewGenesMatched`] if too few genes match.
+    pub fn open(path: &Path, vocabulary: &GeneVocabulary, options: ExpressionOptions) -> Result<Self> {
+        let file = AnnDataFile::open(path)?;
+        let chosen = file.choose_matrix(&options.choice)?;
+        if !matches!(chosen.kind, ValueKind::Counts | ValueKind::Log1p { .. }) {
+            let dataset = chosen.location.to_string();
+            return Err(Error::NotCounts {
+                path: path.to_path_buf(),
+                dataset,
+                found: chosen.kind.to_string(),
+            });
+        }
+        let genes = file.genes(&chosen.location)?;
+        let matched = vocabulary.match_genes(&genes);
+        check_match(&genes, &matched, vocabulary.len(), options.min_match, path)?;
+        let blocks = file.chosen_blocks(&chosen, BLOCK_BYTES)?;
+        let n_vocabulary = vocabulary.len();
+        let block = CountBlock { offsets: vec![0], ..CountBlock::default() };
+        Ok(Self { file, chosen, matched, n_vocabulary, options, blocks, block, next_cell: 0, failed: false })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &AnnDataFile {
+        &self.file
+    }
+
+    /// The matrix that is read.
+    pub fn matrix(&self) -> &ChosenMatrix {
+        &self.chosen
+    }
+
+    /// How the file's genes map to the vocabulary.
+    pub fn genes(&self) -> &GeneMatch {
+        &self.matched
+    }
+
+    /// Genes of the vocabulary that the file does not have.
+    pub fn n_absent(&self) -> usize {
+        let n_found = self.matched.tokens.iter().flatten().count() - self.matched.duplicates;
+        self.n_vocabulary.saturating_sub(n_found)
+    }
+
+    /// How many cells there are.
+    pub fn n_cells(&self) -> usize {
+        self.file.n_cells()
+    }
+
+    fn next_batch(&mut self) -> Result<Option<ExpressionBatch>> {
+        while self.next_cell >= self.block.n_cells() {
+            match self.blocks.next() {
+                Some(block) => (self.block, self.next_cell) = (block?, 0),
+                None => return Ok(None),
+            }
+        }
+        let end = (self.next_cell + self.options.batch_cells.max(1)).min(self.block.n_cells());
+        let mut batch = ExpressionBatch { offsets: vec![0], ..ExpressionBatch::default() };
+        let mut cell_reader = CellReader::default();
+        for cell in self.next_cell..end {
+            let row = (self.block.first_row + cell) as u64;
+            let (columns, values) = self.block.cell(cell);
+            cell_reader.read(
+                columns,
+                values,
+                &self.matched.tokens,
+                matches!(self.chosen.kind, ValueKind::Counts),
+            );
+            cell_reader.append(row, &self.options, &mut batch);
+        }
+        self.next_cell = end;
+        Ok(Some(batch))
+    }
+}
+
+impl Iterator for ExpressionReader {
+    type Item = Result<ExpressionBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let batch = self.next_batch().transpose();
+        self.failed = matches!(batch, None | Some(Err(_)));
+        batch
+    }
+}
+
+fn check_match(
+    genes: &[Gene],
+    matched: &GeneMatch,
+    n_vocabulary: usize,
+    least: f64,
+    path: &Path,
+) -> Result<()> {
+    let of_vocabulary = matched.n_matched() as f64 / n_vocabulary.max(1) as f64;
+    if matched.n_matched() > 0 && matched.rate().max(of_vocabulary) >= least {
+        return Ok(());
+    }
+    let examples = matched.misses.iter().take(N_EXAMPLES).map(|&column| genes[column].name().to_owned());
+    Err(Error::FewGenesMatched {
+        path: path.to_path_buf(),
+        matched: matched.n_matched(),
+        n_genes: genes.len(),
+        examples: examples.collect(),
+    })
+}
+
+/// One cell after the other; its buffers are used again.
+#[derive(Debug, Default)]
+struct CellReader {
+    pairs: Vec<(u32, f32)>,
+    genes: Vec<u32>,
+    counts: Vec<f32>,
+    values: Vec<f32>,
+    order: Vec<u32>,
+    fate: Vec<u8>,
+}
+
+impl CellReader {
+    /// Tokens in ascending order, values of the same token summed, and normalised if these are counts.
+    fn read(
+        &mut self,
+        columns: &[u32],
+        values: &[f32],
+        tokens: &[Option<crate::GeneToken>],
+        are_counts: bool,
+    ) {
+        let mut total = 0.0;
+        self.pairs.clear();
+        for (&column, &value) in columns.iter().zip(values) {
+            total += f64::from(value);
+            if let Some(Some(token)) = tokens.get(column as usize) {
+                self.pairs.push((token.0, value));
+            }
+        }
+        // Stable: sums of fractions must not depend on how the sort treats equal tokens.
+        self.pairs.sort_by_key(|&(token, _)| token);
+        self.genes.clear();
+        self.counts.clear();
+        for &(token, value) in &self.pairs {
+            match self.counts.last_mut() {
+                Some(count) if self.genes.last() == Some(&token) => *count += value,
+                _ => {
+                    self.genes.push(token);
+                    self.counts.push(value);
+                }
+            }
+        }
+        if are_counts {
+            normalize(&self.counts, total as f32, &mut self.values);
+        } else {
+            self.values.clone_from(&self.counts);
+        }
+    }
+
+    fn append(&mut self, row: u64, options: &ExpressionOptions, batch: &mut ExpressionBatch) {
+        if self.genes.len() <= options.max_input {
+            batch.genes.extend_from_slice(&self.genes);
+            batch.values.extend_from_slice(&self.values);
+        } else {
+            let mut random = stream(options.seed, Purpose::InputSample, 0, row);
+            sample(self.genes.len(), options.max_input, &mut random, &mut self.order, &mut self.fate);
+            for (gene, _) in self.fate.iter().enumerate().filter(|&(_, &fate)| fate == KEEP) {
+                batch.genes.push(self.genes[gene]);
+                batch.values.push(self.values[gene]);
+            }
+        }
+        batch.rows.push(row);
+        batch.offsets.push(batch.genes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::synthetic::{SyntheticConfig, write_h5ad};
+    use crate::{Loader, LoaderOptions, QualityFilter, RowSelection, ShardOptions, write_shards};
+
+    #[test]
+    fn a_file_reads_as_its_shards_do_in_its_own_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cells.h5ad");
+        write_h5ad(&SyntheticConfig { n_cells: 70, n_genes: 400, ..Default::default() }, &file).unwrap();
+        let options =
+            ShardOptions { quality: QualityFilter { min_genes: 0, min_cells: 0 }, ..ShardOptions::default() };
+        let shards = write_shards(&[file.clone()], &folder.path().join("shards"), &options, &mut |_| {});
+        let shards = Arc::new(shards.unwrap());
+        let ids = shards.cell_ids().unwrap();
+        let rows = RowSelection::from_rows(70, 0..70);
+        let options = LoaderOptions { shuffle: false, ..LoaderOptions::default() };
+        let loader = Loader::new(Arc::clone(&shards), rows, options).unwrap();
+        let sharded: Vec<_> = loader.expressions(0, 0).map(Result::unwrap).collect();
+
+        let options = ExpressionOptions { batch_cells: 16, ..ExpressionOptions::default() };
+        let reader = ExpressionReader::open(&file, &shards.vocabulary().unwrap(), options).unwrap();
+        assert_eq!(reader.n_absent(), 0);
+        let file_ids = reader.file().cell_ids().unwrap();
+        let mut n_cells = 0;
+        for batch in reader {
+            let batch = batch.unwrap();
+            for (cell, &row) in batch.rows.iter().enumerate() {
+                let at = ids.iter().position(|id| *id == file_ids[row as usize]).unwrap();
+                let found = sharded.iter().find_map(|other| {
+                    let cell = other.rows.iter().position(|&row| row as usize == at)?;
+                    Some(other.cell(cell))
+                });
+                assert_eq!(batch.cell(cell), found.unwrap());
+                n_cells += 1;
+            }
+        }
+        assert_eq!(n_cells, 70);
+    }
+
+    #[test]
+    fn genes_of_another_kind_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cells.h5ad");
+        write_h5ad(&SyntheticConfig { n_cells: 20, n_genes: 300, ..Default::default() }, &file).unwrap();
+        let mut vocabulary = GeneVocabulary::new(100);
+        vocabulary.extend(&[Gene::new(None, Some("not-a-gene"))], &file).unwrap();
+        let refused = ExpressionReader::open(&file, &vocabulary, ExpressionOptions::default());
+        assert!(matches!(refused, Err(Error::FewGenesMatched { matched: 0, .. })));
+    }
+}
