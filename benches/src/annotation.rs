@@ -79,6 +79,8 @@ struct Settings {
     #[arg(long)]
     plain_head: bool,
     #[arg(long)]
+    average_over: Option<usize>,
+    #[arg(long)]
     weights: Option<String>,
 }
 
@@ -210,6 +212,7 @@ fn config(
     config.warmup_steps = s.warmup_steps.unwrap_or(config.warmup_steps);
     config.patience = s.patience.or(config.patience);
     config.freeze_encoder = s.freeze;
+    config.average_over = s.average_over.unwrap_or(config.average_over);
     config.normalize_features = !s.plain_head;
     if s.cosine {
         config.schedule = Schedule::Cosine;

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::annotate::{PredictOptions, TrainOptions};
 use crate::device::DeviceChoice;
+use crate::embed::EmbedOptions;
 use crate::options::{DataOptions, PretrainOptions};
+use crate::weights::{ExportOptions, ImportOptions};
 
 /// A foundation model for single-cell RNA-seq: from counts to a trained model, on CPU, wgpu and CUDA.
 #[derive(Debug, Parser)]
@@ -42,6 +45,15 @@ pub(crate) enum Command {
     Pretrain(Box<PretrainArguments>),
     /// Turn .h5ad files into a shard set: quality control, gene vocabulary, shuffled Parquet
     Shard(Box<ShardArguments>),
+    /// Name cell types: finetune on labelled cells, label others
+    #[command(subcommand)]
+    Annotate(Annotate),
+    /// Write embeddings of cells and genes, and attention by cell type
+    Embed(Box<EmbedOptions>),
+    /// Read weights of PyTorch (.pth) or safetensors into a folder that other commands take as a model
+    Import(ImportOptions),
+    /// Write a model's weights as safetensors, or as a .pth that PyTorch loads
+    Export(ExportOptions),
     /// Describe an .h5ad file, a shard set, a run, a checkpoint or a weights file
     Inspect(InspectArguments),
     /// Show which devices work here, and what the others lack
@@ -57,6 +69,31 @@ pub(crate) struct PretrainArguments {
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
     /// The folder for everything this run writes [default: runs/pretrain-N]
+    #[arg(long, value_name = "FOLDER", help_heading = "Run")]
+    pub run_dir: Option<PathBuf>,
+    /// Go on from the last checkpoint of --run-dir, or of the newest run
+    #[arg(long, help_heading = "Run")]
+    pub resume: bool,
+}
+
+/// The commands of `annotate`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Annotate {
+    /// Finetune a model on the cells of a label column, and judge it on test cells
+    Train(Box<AnnotateTrainArguments>),
+    /// Label the cells of a file with a trained model
+    Predict(Box<PredictOptions>),
+}
+
+/// Arguments of `annotate train`.
+#[derive(Debug, Args)]
+pub(crate) struct AnnotateTrainArguments {
+    #[command(flatten)]
+    pub options: TrainOptions,
+    /// A TOML file whose keys are these flags; flags win over it
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+    /// The folder for everything this run writes [default: runs/annotate-N]
     #[arg(long, value_name = "FOLDER", help_heading = "Run")]
     pub run_dir: Option<PathBuf>,
     /// Go on from the last checkpoint of --run-dir, or of the newest run
@@ -94,15 +131,24 @@ pub(crate) struct DoctorArguments {
 
 /// The keys a configuration file of `pretrain` may have: its flags that hold a value of their own.
 pub(crate) fn pretrain_keys() -> Vec<String> {
+    keys(&["pretrain"])
+}
+
+/// The same of `annotate train`.
+pub(crate) fn annotate_train_keys() -> Vec<String> {
+    keys(&["annotate", "train"])
+}
+
+fn keys(path: &[&str]) -> Vec<String> {
     let elsewhere = ["config", "run-dir", "resume", "json", "quiet", "help", "version"];
     let command = Arguments::command();
-    let Some(pretrain) = command.find_subcommand("pretrain") else { return Vec::new() };
-    pretrain
-        .get_arguments()
-        .filter_map(|argument| argument.get_long())
-        .filter(|name| !elsewhere.contains(name))
-        .map(String::from)
-        .collect()
+    let mut found = Some(&command);
+    for name in path {
+        found = found.and_then(|command| command.find_subcommand(name));
+    }
+    let arguments = found.map(|command| command.get_arguments()).into_iter().flatten();
+    let names = arguments.filter_map(|argument| argument.get_long());
+    names.filter(|name| !elsewhere.contains(name)).map(String::from).collect()
 }
 
 #[cfg(test)]

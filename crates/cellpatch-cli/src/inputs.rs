@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cellpatch_data::{AnnDataFile, ShardOptions, ShardProgress, ShardSet, ShardStage, write_shards};
+use cellpatch_data::{
+    AnnDataFile, ExpressionReader, GeneVocabulary, ShardOptions, ShardProgress, ShardSet, ShardStage, write_shards,
+};
 
 use crate::failure::{Category, Failure};
 use crate::options::{DataOptions, USUAL_COLUMNS};
@@ -83,8 +85,18 @@ pub(crate) fn shard(
     if options.obs_columns.is_none() {
         add_usual_columns(files, &mut shard_options)?;
     }
+    write(terminal, files, out, &shard_options)
+}
+
+/// Shards files as they were asked to be, with a progress bar.
+pub(crate) fn write(
+    terminal: &Terminal,
+    files: &[PathBuf],
+    out: &Path,
+    options: &ShardOptions,
+) -> Result<Arc<ShardSet>, Failure> {
     let mut current: Option<(ShardStage, Progress)> = None;
-    let shards = write_shards(files, out, &shard_options, &mut |progress: ShardProgress| {
+    let shards = write_shards(files, out, options, &mut |progress: ShardProgress| {
         let bar = match &current {
             Some((stage, bar)) if *stage == progress.stage => bar,
             _ => {
@@ -114,6 +126,34 @@ fn add_usual_columns(files: &[PathBuf], options: &mut ShardOptions) -> Result<()
     let missing = usual.filter(|column| found.contains(column) && !options.obs_columns.contains(column));
     let missing: Vec<String> = missing.collect();
     options.obs_columns.extend(missing);
+    Ok(())
+}
+
+/// Says how a file's genes were found in a model's vocabulary, and which were not.
+pub(crate) fn describe_genes(
+    terminal: &Terminal,
+    reader: &ExpressionReader,
+    vocabulary: &GeneVocabulary,
+) -> Result<(), Failure> {
+    let matched = reader.genes();
+    let mut text = format!(
+        "{}: {} cells, {} of {} genes known to the model ({} by id, {} by symbol); {} of its {} genes are not in the file",
+        reader.matrix().location,
+        reader.n_cells(),
+        matched.n_matched(),
+        matched.tokens.len(),
+        matched.by_id,
+        matched.by_symbol + matched.by_folded_symbol,
+        reader.n_absent(),
+        vocabulary.len(),
+    );
+    if !matched.misses.is_empty() {
+        let genes = reader.file().genes(&reader.matrix().location)?;
+        let names: Vec<&str> = matched.misses.iter().take(10).map(|&column| genes[column].name()).collect();
+        let more = if matched.misses.len() > names.len() { ", ..." } else { "" };
+        text.push_str(&format!("\nunknown genes: {}{more}", names.join(", ")));
+    }
+    terminal.note(&text);
     Ok(())
 }
 

@@ -144,11 +144,18 @@ fn run_directory(path: &Path) -> Result<Description, Failure> {
         })
         .collect();
     for epoch in &epochs {
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "  epoch {:>3}  train {:.4}  validation {:.4}  R2 {:.3}",
-            epoch.epoch, epoch.train_loss, epoch.validation_loss, epoch.validation_r2
+            "  epoch {:>3}  train {:.4}  validation {:.4}",
+            epoch.epoch, epoch.train_loss, epoch.validation_loss
         );
+        if let Some(r2) = epoch.validation_r2 {
+            let _ = write!(text, "  R2 {r2:.3}");
+        }
+        if let Some(scores) = epoch.validation_scores {
+            let _ = write!(text, "  accuracy {:.3}  macro-F1 {:.3}", scores.accuracy, scores.macro_f1);
+        }
+        text.push('\n');
     }
     let value = json!({
         "kind": "run",

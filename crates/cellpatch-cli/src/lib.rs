@@ -15,26 +15,32 @@
 //! assert_eq!(code, ExitCode::SUCCESS);
 //! ```
 
+mod annotate;
 mod arguments;
+mod attention;
 mod builtin;
 mod device;
 mod doctor;
+mod embed;
 mod failure;
 mod inputs;
 mod inspect;
 mod interrupt;
+mod model;
 mod options;
 mod pretrain;
 mod report;
+mod runs;
 mod shard;
 mod terminal;
+mod weights;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Annotate, Arguments, Command};
 use crate::terminal::Terminal;
 
 /// Runs one command and returns its exit code.
@@ -57,6 +63,11 @@ where
     let result = match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(&terminal, *arguments),
         Command::Shard(arguments) => shard::run(&terminal, &arguments),
+        Command::Annotate(Annotate::Train(arguments)) => annotate::train(&terminal, *arguments),
+        Command::Annotate(Annotate::Predict(options)) => annotate::predict(&terminal, &options),
+        Command::Embed(options) => embed::run(&terminal, &options),
+        Command::Import(options) => weights::import(&terminal, &options),
+        Command::Export(options) => weights::export(&terminal, &options),
         Command::Inspect(arguments) => inspect::run(&terminal, &arguments),
         Command::Doctor(arguments) => match arguments.probe {
             Some(device) => doctor::answer_probe(&terminal, device),

@@ -260,7 +260,8 @@ impl DataOptions {
     }
 }
 
-fn read_vocabulary(path: &Path, capacity: usize) -> Result<cellpatch_data::GeneVocabulary, Failure> {
+/// Reads a vocabulary: Parquet, or a released JSON dictionary.
+pub(crate) fn read_vocabulary(path: &Path, capacity: usize) -> Result<cellpatch_data::GeneVocabulary, Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.ends_with(".json") || name.ends_with(".json.gz") {
         Ok(cellpatch_data::GeneVocabulary::from_gene2tok(path, capacity)?)

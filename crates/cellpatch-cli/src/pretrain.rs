@@ -1,6 +1,5 @@
 //! `cellpatch pretrain`: settings, shards, training, report.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
@@ -19,6 +18,7 @@ use crate::inputs::{self, Input};
 use crate::interrupt;
 use crate::options::{PretrainOptions, overlay, read_config};
 use crate::report::{self, Summary};
+use crate::runs;
 use crate::terminal::{Progress, Terminal};
 
 /// Pretrains a model on a user's cells, or on built-in ones.
@@ -58,7 +58,7 @@ fn prepare(
     if arguments.resume {
         let path = match &arguments.run_dir {
             Some(path) => path.clone(),
-            None => newest_run()?,
+            None => runs::newest("pretrain")?,
         };
         let run = RunDirectory::open(&path)?;
         let (stored, _) = read_config(&run.config(), &keys)?;
@@ -71,37 +71,11 @@ fn prepare(
     if let Some(paths) = &options.data.data {
         inputs::find(paths)?;
     }
-    let path = arguments.run_dir.clone().unwrap_or_else(next_run);
+    let path = arguments.run_dir.clone().unwrap_or_else(|| runs::next("pretrain"));
     let run = RunDirectory::create(&path)?;
     let text = toml::to_string(&options).map_err(|error| Failure::new(Category::Usage, error.to_string()))?;
     run.write(&run.config(), text.as_bytes())?;
     Ok((options, Arc::new(run)))
-}
-
-const RUNS: &str = "runs";
-
-fn run_number(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_prefix("pretrain-")?.parse().ok()
-}
-
-fn runs() -> Vec<(u64, PathBuf)> {
-    let Ok(entries) = std::fs::read_dir(RUNS) else { return Vec::new() };
-    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let mut runs: Vec<_> = paths.filter_map(|path| Some((run_number(&path)?, path))).collect();
-    runs.sort();
-    runs
-}
-
-fn next_run() -> PathBuf {
-    let newest = runs().last().map_or(0, |(number, _)| *number);
-    Path::new(RUNS).join(format!("pretrain-{}", newest + 1))
-}
-
-fn newest_run() -> Result<PathBuf, Failure> {
-    runs().pop().map(|(_, path)| path).ok_or_else(|| {
-        Failure::new(Category::Usage, format!("there is no run in {RUNS}/ to go on with"))
-            .with_help("name it with --run-dir FOLDER")
-    })
 }
 
 /// The cells of a run, split and ready; the run gets their vocabulary.
@@ -213,25 +187,13 @@ impl Observer for Watcher {
             record.epochs,
             record.train_loss,
             record.validation_loss,
-            record.validation_loss_gene_mean,
-            record.validation_r2,
+            record.validation_loss_gene_mean.unwrap_or(f64::NAN),
+            record.validation_r2.unwrap_or(f64::NAN),
             if record.best { "" } else { "  (not the best)" },
         ));
     }
 
     fn on_warning(&self, message: &str) {
         self.bar.warn(message);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_are_numbered() {
-        assert_eq!(run_number(Path::new("runs/pretrain-12")), Some(12));
-        assert_eq!(run_number(Path::new("runs/pretrain-x")), None);
-        assert_eq!(run_number(Path::new("runs/mine")), None);
     }
 }

@@ -49,6 +49,8 @@ pub struct AnnotationConfig {
     /// Whether the head is trained on features of mean 0 and deviation 1; the model that is written computes the same
     /// without. See `Annotator::with_feature_norm`.
     pub normalize_features: bool,
+    /// Steps over which the kept weights are a running mean; 1 for the weights of the last step alone.
+    pub average_over: usize,
     /// How much a cell of each class counts.
     pub class_weights: ClassWeights,
     /// Share of the wanted probability that is spread over all classes.
@@ -88,6 +90,7 @@ impl AnnotationConfig {
             model,
             freeze_encoder: false,
             normalize_features: true,
+            average_over: 100,
             class_weights: ClassWeights::None,
             label_smoothing: 0.0,
             gene_dropout: 0.0,

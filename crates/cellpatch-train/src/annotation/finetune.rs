@@ -191,8 +191,7 @@ where
         |steps, done| config.learning_rates(steps * config.epochs, done),
         move |trainer: &AnnotationTrainer<B::InnerBackend>, state| {
             let Some(card) = model_card.at(state) else { return Ok(()) };
-            let model = trainer.model.clone().fold_feature_norm();
-            save_safetensors(&model, model_run.model(), &card.metadata())?;
+            save_safetensors(&trainer.kept(), model_run.model(), &card.metadata())?;
             write_card(&model_run, &card)
         },
     )?;

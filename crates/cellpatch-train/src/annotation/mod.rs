@@ -1,5 +1,6 @@
 //! Finetuning a pretrained encoder, or training one from scratch, to name cell types.
 
+mod average;
 mod baselines;
 mod cells;
 mod classify;

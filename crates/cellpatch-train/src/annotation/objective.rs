@@ -10,6 +10,7 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use cellpatch_data::{ExpressionBatch, PaddedShape};
 use cellpatch_model::{Annotator, ModelBackend, weighted_cross_entropy};
 
+use super::average::approach;
 use super::cells::{LabelledBatch, LabelledCells, SeededBatch};
 use super::config::AnnotationConfig;
 use crate::batches::mix;
@@ -24,6 +25,12 @@ use crate::strategy::Trainee;
 pub struct AnnotationTrainer<B: Backend> {
     /// The model.
     pub model: Annotator<B>,
+    /// The running mean of its weights over the last steps, which is what is validated and kept: it labels better than
+    /// the weights of any one step.
+    average: Option<Annotator<B>>,
+    average_over: usize,
+    /// Parameters of one model.
+    n_parameters: u64,
     clip_norm: Option<f32>,
     label_smoothing: f32,
     #[module(skip)]
@@ -75,14 +82,25 @@ impl<B: ModelBackend> AnnotationTrainer<B> {
     /// - `n_cells`: training cells of each class
     pub fn new(model: Annotator<B>, config: &AnnotationConfig, n_cells: &[usize]) -> Self {
         let model = if config.normalize_features { model.with_feature_norm() } else { model };
-        let model = model.map(&mut Numbering(0));
+        let mut numbering = Numbering(0);
+        let model = model.map(&mut numbering);
+        let n_parameters = numbering.0;
+        let average = (config.average_over > 1).then(|| model.clone().no_grad().map(&mut numbering));
         Self {
             model: if config.freeze_encoder { model.freeze_encoder() } else { model },
+            average,
+            average_over: config.average_over,
+            n_parameters,
             clip_norm: config.clip_norm,
             label_smoothing: config.label_smoothing,
             class_weights: config.class_weights.of(n_cells).map(Arc::new),
             cost: Cost::new::<B>(config),
         }
+    }
+
+    /// The model to keep: the mean of the last steps' weights if there is one, the feature norm folded away.
+    pub fn kept(&self) -> Annotator<B> {
+        self.average.as_ref().unwrap_or(&self.model).clone().fold_feature_norm()
     }
 
     fn device(&self) -> B::Device {
@@ -97,12 +115,16 @@ impl<B: ModelBackend> AnnotationTrainer<B> {
         let labelled = |cells| LabelledBatch { classes: classes(&cells), cells };
         self.cost.parts(&batch.cells).into_iter().map(labelled).collect()
     }
+}
 
-    /// Logits of a part: [cells, classes].
-    fn logits(&self, part: &LabelledBatch, device: &B::Device) -> Option<Tensor<B, 2>> {
-        // Genes and values of a batch always agree in number: there is no other error.
-        padded(&part.cells, device).ok().map(|input| self.model.forward(&input))
-    }
+/// Logits of a part: [cells, classes].
+fn logits<B: ModelBackend>(
+    model: &Annotator<B>,
+    part: &LabelledBatch,
+    device: &B::Device,
+) -> Option<Tensor<B, 2>> {
+    // Genes and values of a batch always agree in number: there is no other error.
+    padded(&part.cells, device).ok().map(|input| model.forward(&input))
 }
 
 impl<B> TrainStep for AnnotationTrainer<B>
@@ -125,7 +147,7 @@ where
         for part in self.parts(&batch.cells) {
             B::seed(&device, seed);
             seed = mix(seed);
-            let Some(logits) = self.logits(&part, &device) else { continue };
+            let Some(logits) = logits(&self.model, &part, &device) else { continue };
             let sum = weighted_cross_entropy(logits, &part.classes, class_weights, self.label_smoothing);
             sums.push(sum.clone().inner());
             let loss = sum.div_scalar(weight as f32);
@@ -145,7 +167,11 @@ where
             Some(norm) => clip_global_norm::<B1, Self>(&self, gradients, norm),
             None => gradients,
         };
-        optimizer.step(learning_rate, self, gradients)
+        let (averages, n_parameters) = (self.average.is_some(), self.n_parameters);
+        // A mean over about the last n weights.
+        let share = 1.0 / self.average_over.max(1) as f64;
+        let trainer = optimizer.step(learning_rate, self, gradients);
+        if averages { approach::<B1, Self>(trainer, share, n_parameters) } else { trainer }
     }
 }
 
@@ -156,9 +182,10 @@ impl<B: ModelBackend> InferenceStep for AnnotationTrainer<B> {
     /// The plain cross-entropy, without weights and smoothing, and what each cell was taken for.
     fn step(&self, batch: SeededBatch) -> BatchLoss<B> {
         let device = self.device();
+        let model = self.average.as_ref().unwrap_or(&self.model);
         let (mut sums, mut classified) = (Vec::new(), Vec::new());
         for part in self.parts(&batch.cells) {
-            let Some(logits) = self.logits(&part, &device) else { continue };
+            let Some(logits) = logits(model, &part, &device) else { continue };
             let given = logits.clone().argmax(1).into_data();
             classified.extend(part.classes.iter().copied().zip(given.iter::<u32>()));
             sums.push(weighted_cross_entropy(logits, &part.classes, None, 0.0));
