@@ -18,6 +18,8 @@ use crate::model::CellPatch;
 
 /// What PyTorch's data parallelism puts in front of names.
 const PARALLEL_PREFIX: &str = "module.";
+/// How many blocks metadata may say a decoder has that is not in the file.
+const MOST_UNSEEN_BLOCKS: usize = 64;
 const PYTORCH: &str = "PyTorch";
 const SAFETENSORS: &str = "safetensors";
 
@@ -26,7 +28,7 @@ const SAFETENSORS: &str = "safetensors";
 pub struct Checkpoint {
     /// Tensors by released name (`module.`, which PyTorch's data parallelism puts in front, is taken off).
     pub tensors: BTreeMap<String, TensorData>,
-    /// Free text by name; of PyTorch files only those written here have any.
+    /// Free text by name; in PyTorch files the texts beside the state dict, as `metadata`.
     pub metadata: BTreeMap<String, String>,
     /// What the file holds beside: optimizer state, counters, tensors of integers. It is not written back.
     pub left_out: Vec<LeftOut>,
@@ -203,26 +205,50 @@ impl Checkpoint {
     /// tell. Shapes do not tell the number of heads, taken as heads of 16 as in the paper; nor dropout, taken as the
     /// paper's; nor the treatment of padding, taken as the authors' code does it ([`Padding::Attended`]).
     ///
+    /// Its sizes are those of tensors that are there, so that a model made from it is no larger than the file lets
+    /// expect.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotCellPatch`] if a tensor that every pretraining model has is missing or of another rank, or if the
-    /// metadata are not a valid configuration.
+    /// [`Error::NotCellPatch`] if a tensor that every pretraining model has is missing or of another rank, if tensors
+    /// contradict each other or the metadata, or if the metadata are not a valid configuration.
     pub fn config(&self) -> Result<CellPatchConfig> {
-        if let Some(json) = self.metadata.get(CONFIG_KEY) {
-            let config = CellPatchConfig::load_binary(json.as_bytes()).map_err(|error| {
-                Error::NotCellPatch { reason: format!("their metadata {CONFIG_KEY}: {error}") }
-            })?;
-            config.validate()?;
-            return Ok(config);
+        let told = self.config_of_shapes()?;
+        let Some(json) = self.metadata.get(CONFIG_KEY) else {
+            return Ok(told);
+        };
+        let config = CellPatchConfig::load_binary(json.as_bytes()).map_err(|error| Error::NotCellPatch {
+            reason: format!("their metadata {CONFIG_KEY}: {error}"),
+        })?;
+        config.validate()?;
+        // An annotation model has no decoder that could tell.
+        let decoder_self_blocks = match self.tensors.contains_key("decoder_projection.weight") {
+            true => told.decoder_self_blocks,
+            false => config.decoder_self_blocks.min(MOST_UNSEEN_BLOCKS),
+        };
+        let agreed = told
+            .clone()
+            .with_n_heads(config.n_heads)
+            .with_attention_dropout(config.attention_dropout)
+            .with_output_dropout(config.output_dropout)
+            .with_padding(config.padding)
+            .with_decoder_self_blocks(decoder_self_blocks);
+        if config != agreed {
+            let reason = "the sizes in their metadata are not those of the tensors".into();
+            return Err(Error::NotCellPatch { reason });
         }
+        Ok(config)
+    }
+
+    fn config_of_shapes(&self) -> Result<CellPatchConfig> {
         let [gene_capacity, embedding_dim] = self.shape("gene2vector.weight")?;
-        let [_, n_patches, _] = self.shape("pathway_token")?;
-        let [mlp_dim, _] = self.shape("cross_extract_blocks_mlp.0.weight")?;
-        let [latent_dim, _] = self.shape("encoder_projection.weight")?;
+        let [_, n_patches, _] = self.shape_of_width("pathway_token", embedding_dim)?;
+        let [mlp_dim, _] = self.shape_of_width("cross_extract_blocks_mlp.0.weight", embedding_dim)?;
+        let [latent_dim, _] = self.shape_of_width("encoder_projection.weight", embedding_dim)?;
         let expression = match self.tensors.contains_key("count2vector.bias") {
             true => ExpressionEmbedding::Continuous,
             false => {
-                let [n_bins, _] = self.shape("count2vector.weight")?;
+                let [n_bins, _] = self.shape_of_width("count2vector.weight", embedding_dim)?;
                 ExpressionEmbedding::Binned { max_value: n_bins.saturating_sub(1) }
             }
         };
@@ -239,6 +265,17 @@ impl Checkpoint {
             .with_padding(Padding::Attended);
         config.validate()?;
         Ok(config)
+    }
+
+    /// The shape of a tensor whose last dimension is the model's width.
+    fn shape_of_width<const D: usize>(&self, name: &str, width: usize) -> Result<[usize; D]> {
+        let shape = self.shape::<D>(name)?;
+        match shape.last() {
+            Some(&last) if last == width => Ok(shape),
+            _ => Err(Error::NotCellPatch {
+                reason: format!("{name} has shape {shape:?}, which does not end in their width {width}"),
+            }),
+        }
     }
 
     fn shape<const D: usize>(&self, name: &str) -> Result<[usize; D]> {

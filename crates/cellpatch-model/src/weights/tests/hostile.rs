@@ -240,3 +240,39 @@ fn files_without_a_state_dict_say_so() {
     let empty = ArchiveWriter::new(Vec::new());
     assert!(torch(&empty.finish().unwrap()).is_err());
 }
+
+#[test]
+fn a_file_cannot_ask_for_a_model_larger_than_itself() {
+    let config = Preset::Tiny.config();
+    let model = config.init::<Flex>(&Default::default());
+    let with = |config: &CellPatchConfig| Checkpoint::of(&model, config_metadata(config));
+    assert_eq!(with(&config).config().unwrap(), config);
+    let huge = usize::MAX / 64;
+    for lie in [
+        config.clone().with_gene_capacity(huge),
+        config.clone().with_n_patches(huge),
+        config.clone().with_mlp_dim(huge),
+        config.clone().with_latent_dim(huge),
+        config.clone().with_encoder_self_blocks(huge),
+        config.clone().with_decoder_self_blocks(huge),
+        config.clone().with_expression(ExpressionEmbedding::Binned { max_value: huge }),
+    ] {
+        assert!(matches!(with(&lie).config(), Err(Error::NotCellPatch { .. })), "{lie:?}");
+    }
+    let mut encoder = with(&config);
+    encoder.tensors.retain(|name, _| !name.starts_with("decoder_"));
+    assert_eq!(encoder.config().unwrap(), config);
+    encoder.metadata = config_metadata(&config.clone().with_decoder_self_blocks(huge));
+    assert!(matches!(encoder.config(), Err(Error::NotCellPatch { .. })));
+    // A tensor without elements can be as long as it likes.
+    for (name, shape) in [
+        ("pathway_token", vec![1, 1_usize << 40, 0]),
+        ("cross_extract_blocks_mlp.0.weight", vec![1_usize << 40, 0]),
+        ("encoder_projection.weight", vec![1_usize << 40, 0]),
+        ("gene2vector.weight", vec![1_usize << 40, 0]),
+    ] {
+        let mut checkpoint = Checkpoint::of(&model, BTreeMap::new());
+        checkpoint.tensors.insert(name.into(), TensorData::new(Vec::<f32>::new(), shape));
+        assert!(matches!(checkpoint.config(), Err(Error::NotCellPatch { .. })), "{name}");
+    }
+}
