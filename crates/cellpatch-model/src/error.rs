@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::weights::Fault;
+
 /// What went wrong while configuring a model, or while reading or writing its weights.
 ///
 /// `Display` says what happened and where; [`Error::help`] says what to do next.
@@ -46,14 +48,14 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is damaged, or is no weights file of a known kind.
-    #[error("{} is not a {format} file that can be read: {reason}", path.display())]
+    #[error("{} is not a {format} file that can be read: {fault}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// "safetensors" or "PyTorch".
         format: &'static str,
         /// Why.
-        reason: String,
+        fault: Fault,
     },
     /// A tensor the model needs is not among the weights.
     #[error("the weights have no tensor {name:?}, which this model needs")]
@@ -78,6 +80,22 @@ pub enum Error {
         name: String,
         /// The element type in the file.
         found: String,
+    },
+    /// A tensor to be written has more or fewer numbers than its shape says.
+    #[error("{name} has {n_values} numbers, which do not make the shape {shape:?}")]
+    WrongLength {
+        /// The tensor.
+        name: String,
+        /// How many numbers it has.
+        n_values: usize,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A tensor to be written has a name that the file format uses itself.
+    #[error("no tensor in a safetensors file can be called {name:?}")]
+    ReservedName {
+        /// The name.
+        name: String,
     },
     /// The weights' names and shapes do not describe a CellPatch model.
     #[error("the weights are not those of a CellPatch model: {reason}")]
@@ -113,11 +131,12 @@ impl Error {
             Self::UnknownPreset { .. } => "choose one of: paper, released, tiny".into(),
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "check the path; relative paths start at the current folder".into(),
+                std::io::ErrorKind::FileTooLarge => "write safetensors, which have no such limit".into(),
                 std::io::ErrorKind::StorageFull => "free some disk space or choose another folder".into(),
                 std::io::ErrorKind::PermissionDenied => "choose a file you can read, or a folder you can write to".into(),
                 _ => return None,
             },
-            Self::Unreadable { .. } => "download or copy the file again; a PyTorch file must hold a state dict, as torch.save(model.state_dict(), path) writes it".into(),
+            Self::Unreadable { fault, .. } => fault.help(),
             Self::MissingTensor { .. } | Self::WrongShape { .. } => "make the model from the file's own configuration (`Checkpoint::config`), or choose the preset it was trained with".into(),
             Self::NotCellPatch { .. } => "give a pretraining checkpoint of CellPatch".into(),
             _ => return None,

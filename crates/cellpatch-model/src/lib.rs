@@ -78,4 +78,4 @@ pub use input::{GeneTargets, GeneValues, pad_values};
 pub use lengths::GeneLengths;
 pub use loss::masked_squared_error;
 pub use model::{AttentionScores, CellPatch, DecoderScores};
-pub use weights::{Checkpoint, LoadReport};
+pub use weights::{Checkpoint, Fit, LoadReport, PthLayout};

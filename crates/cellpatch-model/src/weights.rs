@@ -3,20 +3,36 @@
 //!
 //! A [`Checkpoint`] is a file's tensors by released name, whatever kind of file it was. It knows the configuration
 //! it belongs to, as far as names and shapes tell, and is loaded into a model with every tensor checked by name and
-//! shape. [`save_safetensors`] writes the same names back.
+//! shape; [`Checkpoint::fit`] lists beforehand what would be used, what is missing and what is left over.
+//! [`save_safetensors`] and [`save_pth`] write the same names back, bit for bit.
+//!
+//! Files are not trusted. Those of PyTorch are programs that unpickling would run: here their pickle is read as data,
+//! and one that asks for a function or class that no state dict has is an [`Error::Unreadable`](crate::Error) with
+//! [`Fault::ForbiddenGlobal`]. Damage of any kind is such an error too, and what a file says about itself is checked
+//! before memory is taken for it.
 
 mod checkpoint;
+mod contents;
+mod fault;
+mod fit;
 mod names;
 mod parameters;
 mod pickle;
 mod pytorch;
+mod replace;
 mod safetensors;
+mod tensors;
 mod zip;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 pub use checkpoint::{Checkpoint, LoadReport};
+pub use contents::{LeftOut, LeftOutKind};
+pub use fault::{Fault, TensorFault};
+pub use fit::{Fit, NamedShape, ShapeMismatch};
 pub use parameters::named_tensors;
 
 use burn::module::Module;
@@ -26,6 +42,20 @@ use crate::backend::ModelBackend;
 use crate::config::CellPatchConfig;
 use crate::error::Result;
 use crate::model::CellPatch;
+
+/// How tensors are arranged in a PyTorch file; all of them open with `torch.load(path, weights_only=True)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PthLayout {
+    /// The state dict alone, for `model.load_state_dict(torch.load(path))`. It has no place for metadata: read here
+    /// again, it is taken for a model with the paper's heads and dropout that attends padding.
+    StateDict,
+    /// A dict with the state dict as `model_state_dict`, and the metadata, if any, as `metadata`.
+    ModelStateDict,
+    /// As [`PthLayout::ModelStateDict`], with `module.` in front of every name: the arrangement of the authors'
+    /// released files, which their code expects.
+    Released,
+}
 
 /// Writes a model's weights as safetensors, atomically: the file is written beside its place and renamed.
 ///
@@ -40,7 +70,21 @@ pub fn save_safetensors<B: ModelBackend, M: Module<B>>(
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    safetensors::write(path.as_ref(), &named_tensors(model), metadata)
+    Checkpoint::of(model, metadata.clone()).write_safetensors(path)
+}
+
+/// Writes a model's weights as a PyTorch file, atomically: [`Checkpoint::of`], then [`Checkpoint::write_pth`].
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::Error::Io) with the path.
+pub fn save_pth<B: ModelBackend>(
+    model: &CellPatch<B>,
+    path: impl AsRef<Path>,
+    layout: PthLayout,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    Checkpoint::of(model, metadata.clone()).write_pth(path, layout)
 }
 
 /// Loads a safetensors file into a model: [`Checkpoint::read_safetensors`], then [`Checkpoint::load_into`].

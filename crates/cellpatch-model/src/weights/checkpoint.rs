@@ -8,20 +8,33 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor, TensorData};
 
-use super::{ANNOTATOR_KEY, CONFIG_KEY, parameters, pytorch, safetensors};
+use super::contents::{Contents, LeftOut, LeftOutKind};
+use super::fault::Fault;
+use super::fit::{Fit, NamedShape, ShapeMismatch};
+use super::tensors::NamedTensor;
+use super::{ANNOTATOR_KEY, CONFIG_KEY, PthLayout, parameters, pytorch, safetensors};
 use crate::annotation::AnnotatorConfig;
 use crate::backend::ModelBackend;
 use crate::config::{CellPatchConfig, ExpressionEmbedding, Padding};
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 
+/// What PyTorch's data parallelism puts in front of names.
+const PARALLEL_PREFIX: &str = "module.";
+/// How many blocks metadata may say a decoder has that is not in the file.
+const MOST_UNSEEN_BLOCKS: usize = 64;
+const PYTORCH: &str = "PyTorch";
+const SAFETENSORS: &str = "safetensors";
+
 /// A weights file: tensors by released name, in PyTorch's layout, as 32-bit floats.
 #[derive(Debug, Clone, Default)]
 pub struct Checkpoint {
     /// Tensors by released name (`module.`, which PyTorch's data parallelism puts in front, is taken off).
     pub tensors: BTreeMap<String, TensorData>,
-    /// Free text by name; empty for PyTorch files.
+    /// Free text by name; in PyTorch files the texts beside the state dict, as `metadata`.
     pub metadata: BTreeMap<String, String>,
+    /// What the file holds beside: optimizer state, counters, tensors of integers. It is not written back.
+    pub left_out: Vec<LeftOut>,
 }
 
 const GENE_TABLE: &str = "gene2vector.weight";
@@ -32,65 +45,141 @@ struct EncoderAlone<B: Backend> {
     encoder: Encoder<B>,
 }
 
-/// What happened to the tensors of a file.
+/// What happened to the tensors of a file; [`Fit`] tells more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadReport {
     /// How many tensors went into the model.
     pub n_loaded: usize,
     /// Tensors of the file the model has no place for, by name: the heads of an annotation model, for example.
     pub skipped: Vec<String>,
+    /// What else the file holds: optimizer state, counters, tensors of integers.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Checkpoint {
-    /// Reads a PyTorch file if its name ends in `.pth`, `.pt` or `.bin`, and a safetensors file otherwise.
+    /// Takes a model's weights; start the metadata with [`config_metadata`](super::config_metadata), so that they
+    /// say what model the weights belong to.
+    pub fn of<B: ModelBackend, M: Module<B>>(model: &M, metadata: BTreeMap<String, String>) -> Self {
+        Self { tensors: parameters::named_tensors(model), metadata, left_out: Vec::new() }
+    }
+
+    /// Reads a weights file of either kind: a PyTorch file if it starts as one, or if its name ends in `.pth`, `.pt`
+    /// or `.bin`, and a safetensors file otherwise.
     ///
     /// # Errors
     ///
     /// What the readers return.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let extension =
-            path.as_ref().extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        match extension {
-            "pth" | "pt" | "bin" => Self::read_pth(path),
-            _ => Self::read_safetensors(path),
+        let path = path.as_ref();
+        let bytes = bytes(path)?;
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        if matches!(extension, "pth" | "pt" | "bin") || pytorch::is_pytorch(&bytes) {
+            Self::new(path, PYTORCH, pytorch::contents(&bytes))
+        } else {
+            Self::new(path, SAFETENSORS, safetensors::contents(&bytes))
         }
     }
 
-    /// Reads a safetensors file.
+    /// Reads a safetensors file. Numbers of 16 and 64 bits become 32-bit floats.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it cannot be read, [`Error::Unreadable`] if it is damaged, [`Error::WrongType`] if a tensor
-    /// is not of floating-point numbers.
+    /// [`Error::Io`] if it cannot be read, [`Error::Unreadable`] if it is damaged.
     pub fn read_safetensors(path: impl AsRef<Path>) -> Result<Self> {
-        safetensors::read(path.as_ref())
+        let path = path.as_ref();
+        Self::new(path, SAFETENSORS, safetensors::contents(&bytes(path)?))
     }
 
-    /// Reads a file written by `torch.save`: a state dict, or a dict that holds one as `model_state_dict`.
-    /// No Python code in it is run.
+    /// Reads a file written by `torch.save`: a state dict, or a dict that holds one as `model_state_dict`,
+    /// `state_dict` or `model`. Numbers of 16 and 64 bits become 32-bit floats.
+    ///
+    /// No Python code in it is run, and one that asks for any is refused: a whole pickled module as well as a file
+    /// made to do harm ([`Fault::ForbiddenGlobal`]).
     ///
     /// # Errors
     ///
     /// As [`Checkpoint::read_safetensors`].
     pub fn read_pth(path: impl AsRef<Path>) -> Result<Self> {
-        pytorch::read(path.as_ref())
+        let path = path.as_ref();
+        Self::new(path, PYTORCH, pytorch::contents(&bytes(path)?))
     }
 
-    pub(super) fn new(
-        tensors: impl IntoIterator<Item = (String, TensorData)>,
-        metadata: BTreeMap<String, String>,
-    ) -> Result<Self> {
-        let tensors = tensors
-            .into_iter()
-            .map(|(name, data)| {
-                let name = name.strip_prefix("module.").map_or(name.clone(), str::to_string);
-                if !data.dtype.is_float() {
-                    return Err(Error::WrongType { name, found: format!("{:?}", data.dtype) });
-                }
-                Ok((name, data.convert::<f32>()))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { tensors, metadata })
+    fn new(path: &Path, format: &'static str, contents: Result<Contents, Fault>) -> Result<Self> {
+        contents.and_then(Self::from_contents).map_err(|fault| Error::Unreadable {
+            path: path.to_path_buf(),
+            format,
+            fault,
+        })
+    }
+
+    pub(super) fn from_contents(contents: Contents) -> Result<Self, Fault> {
+        let Contents { tensors: found, metadata, mut left_out } = contents;
+        let mut tensors = BTreeMap::new();
+        for (name, data) in found {
+            let name = without_prefix(name);
+            if tensors.insert(name.clone(), data.convert::<f32>()).is_some() {
+                return Err(Fault::TwoTensors { name });
+            }
+        }
+        for item in &mut left_out {
+            item.name = without_prefix(std::mem::take(&mut item.name));
+        }
+        Ok(Self { tensors, metadata, left_out })
+    }
+
+    /// Writes a safetensors file, atomically: it is written beside its place and renamed. The same tensors and
+    /// metadata give the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with the path; [`Error::WrongType`], [`Error::WrongLength`] or [`Error::ReservedName`] if the
+    /// tensors are not such as a file can hold, which is never so when they came from a file or a model.
+    pub fn write_safetensors(&self, path: impl AsRef<Path>) -> Result<()> {
+        safetensors::write(path.as_ref(), &self.named()?, &self.metadata)
+    }
+
+    /// Writes a file for `torch.load(path, weights_only=True)`, atomically: it is written beside its place and
+    /// renamed. The same tensors, metadata and layout give the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::write_safetensors`]; above 4 GB [`Error::Io`] of kind
+    /// [`FileTooLarge`](std::io::ErrorKind::FileTooLarge).
+    pub fn write_pth(&self, path: impl AsRef<Path>, layout: PthLayout) -> Result<()> {
+        pytorch::write(path.as_ref(), &self.named()?, &self.metadata, layout)
+    }
+
+    fn named(&self) -> Result<Vec<NamedTensor<'_>>> {
+        let tensors = self.tensors.iter().map(|(name, data)| {
+            let values = match data.num_elements() {
+                0 => &[],
+                _ => data.as_slice::<f32>().map_err(|_| Error::WrongType {
+                    name: name.clone(),
+                    found: format!("{:?}", data.dtype),
+                })?,
+            };
+            NamedTensor::new(name, &data.shape, values)
+        });
+        tensors.collect()
+    }
+
+    /// Compares the tensors with a model's parameters, and changes neither.
+    pub fn fit<B: ModelBackend, M: Module<B>>(&self, model: &M) -> Fit {
+        let mut fit = Fit { left_out: self.left_out.clone(), ..Fit::default() };
+        let parameters = parameters::shapes(model);
+        for (name, expected) in &parameters {
+            let (name, expected) = (name.clone(), expected.clone());
+            match self.tensors.get(&name).map(|data| data.shape.to_vec()) {
+                Some(found) if found == expected => fit.matching.push(name),
+                Some(found) => fit.mismatched.push(ShapeMismatch { name, found, expected }),
+                None => fit.missing.push(NamedShape { name, shape: expected }),
+            }
+        }
+        let unused = self.tensors.iter().filter(|(name, _)| !parameters.contains_key(*name));
+        fit.unused = unused
+            .map(|(name, data)| NamedShape { name: name.clone(), shape: data.shape.to_vec() })
+            .collect();
+        fit
     }
 
     /// Puts the tensors into a model ([`CellPatch`](crate::CellPatch) or [`Annotator`](crate::Annotator)); its parameters
@@ -98,12 +187,30 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingTensor`] or [`Error::WrongShape`] for the first parameter that no tensor fits.
+    /// [`Error::MissingTensor`], [`Error::WrongType`] or [`Error::WrongShape`] for the first parameter that no tensor
+    /// fits; [`Checkpoint::fit`] lists all of them.
     pub fn load_into<B: ModelBackend, M: Module<B>>(&self, model: M) -> Result<(M, LoadReport)> {
         let mut used = BTreeSet::new();
-        let model = parameters::with_tensors(model, &self.tensors, &mut used)?;
+        let model = parameters::with_tensors(model, &self.tensors, &mut used)
+            .map_err(|error| self.with_element_type(error))?;
         let skipped = self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
-        Ok((model, LoadReport { n_loaded: used.len(), skipped }))
+        Ok((model, LoadReport { n_loaded: used.len(), skipped, left_out: self.left_out.clone() }))
+    }
+
+    /// A tensor that is missing because it does not hold floating-point numbers is of the wrong type.
+    fn with_element_type(&self, error: Error) -> Error {
+        let Error::MissingTensor { name } = &error else {
+            return error;
+        };
+        self.left_out
+            .iter()
+            .find_map(|item| match &item.kind {
+                LeftOutKind::Tensor { elements } if item.name == *name => {
+                    Some(Error::WrongType { name: name.clone(), found: elements.clone() })
+                }
+                _ => None,
+            })
+            .unwrap_or(error)
     }
 
     /// The encoder alone, of a pretrained or an annotating model.
@@ -154,17 +261,22 @@ impl Checkpoint {
     ///
     /// As [`Checkpoint::config`]; [`Error::NotCellPatch`] if there is no annotation head.
     pub fn annotator_config(&self) -> Result<AnnotatorConfig> {
-        if let Some(json) = self.metadata.get(ANNOTATOR_KEY) {
-            let config = AnnotatorConfig::load_binary(json.as_bytes()).map_err(|error| {
-                Error::NotCellPatch { reason: format!("their metadata {ANNOTATOR_KEY}: {error}") }
-            })?;
-            config.validate()?;
-            return Ok(config);
-        }
         let [hidden_1, _] = self.shape("lp_fc1.weight")?;
         let [n_classes, hidden_2] = self.shape("lp_fc3.weight")?;
-        let config = AnnotatorConfig::new(self.config()?, n_classes).with_hidden([hidden_1, hidden_2]);
+        let Some(json) = self.metadata.get(ANNOTATOR_KEY) else {
+            let config = AnnotatorConfig::new(self.config()?, n_classes).with_hidden([hidden_1, hidden_2]);
+            config.validate()?;
+            return Ok(config);
+        };
+        let config = AnnotatorConfig::load_binary(json.as_bytes()).map_err(|error| Error::NotCellPatch {
+            reason: format!("their metadata {ANNOTATOR_KEY}: {error}"),
+        })?;
         config.validate()?;
+        self.check_agreement(&config.model)?;
+        if (config.n_classes, config.hidden) != (n_classes, [hidden_1, hidden_2]) {
+            let reason = "the head's sizes in their metadata are not those of the tensors".into();
+            return Err(Error::NotCellPatch { reason });
+        }
         Ok(config)
     }
 
@@ -172,29 +284,58 @@ impl Checkpoint {
     /// tell. Shapes do not tell the number of heads, taken as heads of 16 as in the paper; nor dropout, taken as the
     /// paper's; nor the treatment of padding, taken as the authors' code does it ([`Padding::Attended`]).
     ///
+    /// Its sizes are those of tensors that are there, so that a model made from it is no larger than the file lets
+    /// expect.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotCellPatch`] if a tensor that every pretraining model has is missing or of another rank, or if the
-    /// metadata are not a valid configuration.
+    /// [`Error::NotCellPatch`] if a tensor that every pretraining model has is missing or of another rank, if tensors
+    /// contradict each other or the metadata, or if the metadata are not a valid configuration.
     pub fn config(&self) -> Result<CellPatchConfig> {
         if self.metadata.contains_key(ANNOTATOR_KEY) {
             return Ok(self.annotator_config()?.model);
         }
-        if let Some(json) = self.metadata.get(CONFIG_KEY) {
-            let config = CellPatchConfig::load_binary(json.as_bytes()).map_err(|error| {
-                Error::NotCellPatch { reason: format!("their metadata {CONFIG_KEY}: {error}") }
-            })?;
-            config.validate()?;
-            return Ok(config);
+        let Some(json) = self.metadata.get(CONFIG_KEY) else {
+            return self.config_of_shapes();
+        };
+        let config = CellPatchConfig::load_binary(json.as_bytes()).map_err(|error| Error::NotCellPatch {
+            reason: format!("their metadata {CONFIG_KEY}: {error}"),
+        })?;
+        config.validate()?;
+        self.check_agreement(&config)?;
+        Ok(config)
+    }
+
+    /// Checks that a configuration's sizes are those of the tensors.
+    fn check_agreement(&self, config: &CellPatchConfig) -> Result<()> {
+        let told = self.config_of_shapes()?;
+        // An annotation model has no decoder that could tell.
+        let decoder_self_blocks = match self.tensors.contains_key("decoder_projection.weight") {
+            true => told.decoder_self_blocks,
+            false => config.decoder_self_blocks.min(MOST_UNSEEN_BLOCKS),
+        };
+        let agreed = told
+            .with_n_heads(config.n_heads)
+            .with_attention_dropout(config.attention_dropout)
+            .with_output_dropout(config.output_dropout)
+            .with_padding(config.padding)
+            .with_decoder_self_blocks(decoder_self_blocks);
+        if *config != agreed {
+            let reason = "the sizes in their metadata are not those of the tensors".into();
+            return Err(Error::NotCellPatch { reason });
         }
+        Ok(())
+    }
+
+    fn config_of_shapes(&self) -> Result<CellPatchConfig> {
         let [gene_capacity, embedding_dim] = self.shape("gene2vector.weight")?;
-        let [_, n_patches, _] = self.shape("pathway_token")?;
-        let [mlp_dim, _] = self.shape("cross_extract_blocks_mlp.0.weight")?;
-        let [latent_dim, _] = self.shape("encoder_projection.weight")?;
+        let [_, n_patches, _] = self.shape_of_width("pathway_token", embedding_dim)?;
+        let [mlp_dim, _] = self.shape_of_width("cross_extract_blocks_mlp.0.weight", embedding_dim)?;
+        let [latent_dim, _] = self.shape_of_width("encoder_projection.weight", embedding_dim)?;
         let expression = match self.tensors.contains_key("count2vector.bias") {
             true => ExpressionEmbedding::Continuous,
             false => {
-                let [n_bins, _] = self.shape("count2vector.weight")?;
+                let [n_bins, _] = self.shape_of_width("count2vector.weight", embedding_dim)?;
                 ExpressionEmbedding::Binned { max_value: n_bins.saturating_sub(1) }
             }
         };
@@ -213,6 +354,17 @@ impl Checkpoint {
         Ok(config)
     }
 
+    /// The shape of a tensor whose last dimension is the model's width.
+    fn shape_of_width<const D: usize>(&self, name: &str, width: usize) -> Result<[usize; D]> {
+        let shape = self.shape::<D>(name)?;
+        match shape.last() {
+            Some(&last) if last == width => Ok(shape),
+            _ => Err(Error::NotCellPatch {
+                reason: format!("{name} has shape {shape:?}, which does not end in their width {width}"),
+            }),
+        }
+    }
+
     fn shape<const D: usize>(&self, name: &str) -> Result<[usize; D]> {
         let Some(data) = self.tensors.get(name) else {
             return Err(Error::NotCellPatch { reason: format!("there is no tensor {name:?}") });
@@ -226,4 +378,12 @@ impl Checkpoint {
         let block = |index: usize| format!("{released}_attn.{index}.in_proj_weight");
         (0..).take_while(|&index| self.tensors.contains_key(&block(index))).count()
     }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| Error::io("read", path, source))
+}
+
+fn without_prefix(name: String) -> String {
+    name.strip_prefix(PARALLEL_PREFIX).map(str::to_string).unwrap_or(name)
 }

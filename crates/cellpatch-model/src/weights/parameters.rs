@@ -20,6 +20,13 @@ pub fn named_tensors<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, T
     collector.tensors
 }
 
+/// Shapes of a module's floating-point parameters by released name, in PyTorch's layout.
+pub(super) fn shapes<B: Backend, M: Module<B>>(module: &M) -> BTreeMap<String, Vec<usize>> {
+    let mut surveyor = Surveyor { path: Vec::new(), shapes: BTreeMap::new() };
+    module.visit(&mut surveyor);
+    surveyor.shapes
+}
+
 /// Replaces a module's parameters by the tensors of their names; `used` receives these names.
 ///
 /// The first parameter without a fitting tensor is the error.
@@ -58,6 +65,39 @@ impl<B: Backend> ModuleVisitor<B> for Collector {
     }
 }
 
+struct Surveyor {
+    path: Vec<(String, String)>,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Surveyor {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push((name.to_string(), container_type.to_string()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let released = released_name(&self.path);
+        let shape = released_shape(param, &released);
+        self.shapes.insert(released.name, shape);
+    }
+}
+
+/// A parameter's shape in PyTorch's layout.
+fn released_shape<B: Backend, const D: usize>(
+    param: &Param<Tensor<B, D>>,
+    released: &ReleasedName,
+) -> Vec<usize> {
+    let mut shape = param.lazy_shape().to_vec();
+    if released.transposed {
+        shape.swap(D - 2, D - 1);
+    }
+    shape
+}
+
 struct Replacer<'a> {
     path: Vec<(String, String)>,
     tensors: &'a BTreeMap<String, TensorData>,
@@ -75,11 +115,9 @@ impl<B: Backend> ModuleMapper<B> for Replacer<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let ReleasedName { name, transposed } = released_name(&self.path);
-        let mut expected = param.lazy_shape().to_vec();
-        if transposed {
-            expected.swap(D - 2, D - 1);
-        }
+        let released = released_name(&self.path);
+        let expected = released_shape(&param, &released);
+        let ReleasedName { name, transposed } = released;
         let Some(data) = self.tensors.get(&name) else {
             self.error.get_or_insert(Error::MissingTensor { name });
             return param;
