@@ -11,7 +11,7 @@ use cellpatch_data::{
     Fractions, GeneVocabulary, MatrixChoice, MissingNames, Partition, QualityFilter, ShardOptions, ShardSet,
     ValuePolicy, write_shards,
 };
-use cellpatch_model::{AnnotatorConfig, Checkpoint, Preset};
+use cellpatch_model::{AnnotationHead, AnnotatorConfig, Checkpoint, Preset};
 use cellpatch_train::annotation::{CellLogits, baselines};
 use cellpatch_train::{
     AnnotationConfig, AnnotationData, Execution, Observer, RunDirectory, Schedule, annotate,
@@ -78,6 +78,8 @@ struct Settings {
     freeze: bool,
     #[arg(long)]
     plain_head: bool,
+    #[arg(long)]
+    projected: bool,
     #[arg(long)]
     average_over: Option<usize>,
     #[arg(long)]
@@ -200,6 +202,9 @@ fn config(
     if let Some(p) = settings.head_dropout {
         annotator.dropout = p;
     }
+    if settings.projected {
+        annotator.head = AnnotationHead::Projected;
+    }
     let mut config = AnnotationConfig::new(annotator);
     let s = settings.clone();
     config.seed = seed;
@@ -231,8 +236,7 @@ fn open(
     let labels = shards.labels(LABEL)?.known(&MissingNames::default());
     let partition = match set.by {
         Some(column) => {
-            let thirds = Fractions { train: 0.5, validation: 0.25, test: 0.25 };
-            Partition::by_group(&labels, &shards.labels(column)?, thirds, config.seed)?
+            Partition::by_group(&labels, &shards.labels(column)?, Fractions::default(), config.seed)?
         }
         None => Partition::stratified(&labels, Fractions::default(), config.seed)?,
     };

@@ -13,7 +13,11 @@ const DRAWN_GENES: usize = 5;
 /// One row a gene and class: attention in units of the cell's average gene, and how many cells express the gene.
 pub(crate) fn csv(attention: &AttentionByClass, classes: &[String], vocabulary: &GeneVocabulary) -> String {
     let quoted = |name: &str| {
-        if name.contains([',', '"', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
+        if name.contains([',', '"', '\n']) {
+            format!("\"{}\"", name.replace('"', "\"\""))
+        } else {
+            name.to_owned()
+        }
     };
     let mut text = String::from("gene,ensembl_id,class,attention,cells_expressing,cells\n");
     for token in attention.genes() {

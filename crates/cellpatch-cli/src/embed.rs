@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::backend::Backend;
 use cellpatch_data::{
-    EmbeddingTable, Existing, ExpressionReader, GeneToken, H5adAnnotator, MatrixSlot, MissingNames, NpyMatrix,
-    UnsValue,
+    EmbeddingTable, Existing, ExpressionReader, GeneToken, H5adAnnotator, MatrixSlot, MissingNames,
+    NpyMatrix, UnsValue,
 };
 use cellpatch_model::{CellPatchConfig, Encoder, ModelBackend};
 use cellpatch_train::{AttentionByClass, CellEmbedding, embed};
@@ -92,7 +91,7 @@ enum Sink {
 }
 
 impl Job<'_> {
-    fn run<B: ModelBackend>(&self, device: &<B as Backend>::Device) -> Result<(), Failure> {
+    fn run<B: ModelBackend>(&self, device: &B::Device) -> Result<(), Failure> {
         let encoder = self.named.checkpoint.encoder::<B>(self.config, device)?;
         let mut value = json!({
             "command": "embed",
@@ -104,7 +103,11 @@ impl Job<'_> {
         if let Some(path) = &self.options.genes {
             let n_genes = self.genes(&encoder, path)?;
             lines.push(format!("wrote the embeddings of {n_genes} genes to {}", path.display()));
-            add(&mut value, "genes", json!({ "out": path, "genes": n_genes, "width": self.config.embedding_dim }));
+            add(
+                &mut value,
+                "genes",
+                json!({ "out": path, "genes": n_genes, "width": self.config.embedding_dim }),
+            );
         }
         if let Some(data) = &self.options.data {
             self.cells(&encoder, data, device, &mut lines, &mut value)?;
@@ -141,7 +144,7 @@ impl Job<'_> {
         &self,
         encoder: &Encoder<B>,
         data: &Path,
-        device: &<B as Backend>::Device,
+        device: &B::Device,
         lines: &mut Vec<String>,
         value: &mut Value,
     ) -> Result<(), Failure> {
@@ -158,7 +161,8 @@ impl Job<'_> {
             }
             _ => None,
         };
-        let mut attention = AttentionByClass::new(labels.as_ref().map_or(0, |labels| labels.categories.len()));
+        let mut attention =
+            AttentionByClass::new(labels.as_ref().map_or(0, |labels| labels.categories.len()));
         let mut sink = self.open(&reader, width)?;
         let bar = self.terminal.progress("embedding", n_cells as u64, "cells");
         let mut first_row = 0;
@@ -204,7 +208,11 @@ impl Job<'_> {
         }
         if let (Some(path), Some(labels)) = (&self.options.attention, &labels) {
             let figure = self.write_attention(path, &attention, &labels.categories)?;
-            lines.push(format!("wrote attention by cell type to {} and {}", path.display(), figure.display()));
+            lines.push(format!(
+                "wrote attention by cell type to {} and {}",
+                path.display(),
+                figure.display()
+            ));
             add(value, "attention", json!({ "out": path, "figure": figure, "classes": labels.categories }));
         }
         Ok(())
@@ -262,13 +270,15 @@ impl Job<'_> {
     ) -> Result<PathBuf, Failure> {
         let figure = path.with_extension("svg");
         let table = attention::csv(attention, classes, &self.named.vocabulary);
-        let svg = attention::heatmap(attention, classes, &self.named.vocabulary).map(|heatmap| heatmap.to_svg());
+        let svg =
+            attention::heatmap(attention, classes, &self.named.vocabulary).map(|heatmap| heatmap.to_svg());
         for (path, text) in [(path, Some(table)), (figure.as_path(), svg)] {
             if path.exists() && !self.options.overwrite {
                 return Err(cellpatch_data::Error::FileExists { path: path.to_path_buf() }.into());
             }
             if let Some(text) = text {
-                std::fs::write(path, text).map_err(|error| cellpatch_data::Error::io("write", path, error))?;
+                std::fs::write(path, text)
+                    .map_err(|error| cellpatch_data::Error::io("write", path, error))?;
             }
         }
         Ok(figure)

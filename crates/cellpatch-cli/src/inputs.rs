@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cellpatch_data::{
-    AnnDataFile, ExpressionReader, GeneVocabulary, ShardOptions, ShardProgress, ShardSet, ShardStage, write_shards,
+    AnnDataFile, ExpressionReader, GeneVocabulary, ShardOptions, ShardProgress, ShardSet, ShardStage,
+    write_shards,
 };
 
 use crate::failure::{Category, Failure};

@@ -261,7 +261,10 @@ impl DataOptions {
 }
 
 /// Reads a vocabulary: Parquet, or a released JSON dictionary.
-pub(crate) fn read_vocabulary(path: &Path, capacity: usize) -> Result<cellpatch_data::GeneVocabulary, Failure> {
+pub(crate) fn read_vocabulary(
+    path: &Path,
+    capacity: usize,
+) -> Result<cellpatch_data::GeneVocabulary, Failure> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.ends_with(".json") || name.ends_with(".json.gz") {
         Ok(cellpatch_data::GeneVocabulary::from_gene2tok(path, capacity)?)

@@ -231,7 +231,9 @@ impl TrainOptions {
         match self.fractions.as_deref() {
             None => Ok(Fractions::default()),
             Some(&[train, validation, test]) => Ok(Fractions { train, validation, test }),
-            Some(given) => Err(usage(format!("fractions has {} shares: give three, such as 0.8,0.1,0.1", given.len()))),
+            Some(given) => {
+                Err(usage(format!("fractions has {} shares: give three, such as 0.8,0.1,0.1", given.len())))
+            }
         }
     }
 
@@ -311,7 +313,13 @@ pub(crate) struct PredictOptions {
     #[arg(long, help_heading = "Result")]
     pub overwrite: bool,
     /// What the new members are called: NAME_label, NAME_confidence, ... [default: cellpatch]
-    #[arg(long, value_name = "NAME", default_value = "cellpatch", hide_default_value = true, help_heading = "Result")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "cellpatch",
+        hide_default_value = true,
+        help_heading = "Result"
+    )]
     pub prefix: String,
     /// Also write the probability of every class
     #[arg(long, help_heading = "Result")]

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::backend::Backend;
 use cellpatch_analysis::metrics::{Calibration, ConfusionMatrix};
 use cellpatch_data::{
     CellPrediction, Existing, ExpressionReader, H5adAnnotator, Labels, MatrixSlot, MissingNames,
@@ -85,7 +84,7 @@ enum Sink {
 impl Job<'_> {
     fn run<B: ModelBackend>(
         &self,
-        device: &<B as Backend>::Device,
+        device: &B::Device,
         reader: ExpressionReader,
         truth: Option<Truth>,
     ) -> Result<(), Failure> {
@@ -156,15 +155,14 @@ impl Job<'_> {
     fn predict<B: ModelBackend>(
         &self,
         model: &Annotator<B>,
-        device: &<B as Backend>::Device,
+        device: &B::Device,
         reader: ExpressionReader,
     ) -> Result<(Predictions, PathBuf), Failure> {
         let n_classes = self.card.classes.len();
         let n_top = self.options.top.min(n_classes);
         let mut sink = self.open(&reader)?;
         let n_cells = reader.n_cells();
-        let mut predictions =
-            Predictions { classes: Vec::new(), confidences: Vec::new(), known: Vec::new() };
+        let mut predictions = Predictions { classes: Vec::new(), confidences: Vec::new(), known: Vec::new() };
         let mut tops: Vec<(Vec<Option<u32>>, Vec<f32>)> = vec![(Vec::new(), Vec::new()); n_top];
         let (confidence, threshold) = (self.confidence(), self.threshold());
         let bar = self.terminal.progress("labelling", n_cells as u64, "cells");
@@ -174,8 +172,11 @@ impl Job<'_> {
             let logits = classify(model, &batch, device)?;
             let mut probabilities: Vec<f32> = Vec::with_capacity(logits.len());
             for (cell, logits) in logits.chunks_exact(n_classes).enumerate() {
-                let of_cell: Vec<f32> =
-                    confidence.probabilities(logits).into_iter().map(|probability| probability as f32).collect();
+                let of_cell: Vec<f32> = confidence
+                    .probabilities(logits)
+                    .into_iter()
+                    .map(|probability| probability as f32)
+                    .collect();
                 let mut order: Vec<usize> = (0..n_classes).collect();
                 order.sort_by(|&a, &b| of_cell[b].total_cmp(&of_cell[a]).then(a.cmp(&b)));
                 let known = f64::from(of_cell[order[0]]) >= threshold;
@@ -316,7 +317,10 @@ impl Job<'_> {
             fields.insert("per_class".into(), scores::per_class(&confusion));
             fields.insert("calibration_error".into(), json!(calibration.expected_error()));
             fields.insert("unseen_classes".into(), json!(unseen));
-            fields.insert("accuracy_of_known".into(), json!((!kept.is_empty()).then(|| right as f64 / kept.len() as f64)));
+            fields.insert(
+                "accuracy_of_known".into(),
+                json!((!kept.is_empty()).then(|| right as f64 / kept.len() as f64)),
+            );
         }
         let mut text = format!(
             "\n\naccuracy {:.3}, macro-F1 {:.3}, calibration error {:.3} on {} labelled cells\n{}",

@@ -3,14 +3,15 @@
 use cellpatch_analysis::metrics::{Calibration, Temperature, UnknownThreshold};
 use cellpatch_analysis::{
     AnnotationMap, AnnotationReport, AttendedGenes, CalibrationFacts, Cells, ClassCells,
-    ConfigurationSection, CurvePoint, Fact, GeneScore, Heatmap, HeatmapCell, HeatmapRow, MappedCell,
-    NextStep, ReliabilityDiagram, ReliabilityPanel, RunFile, Scatter, ScatterPoint, ScoredMethod, SplitPart, TrainingCurves,
-    Umap, UmapOptions, Warning,
+    ConfigurationSection, CurvePoint, Fact, GeneScore, Heatmap, MappedCell, NextStep, ReliabilityDiagram,
+    ReliabilityPanel, RunFile, Scatter, ScatterPoint, ScoredMethod, SplitPart, TrainingCurves, Umap,
+    UmapOptions, Warning,
 };
 use cellpatch_data::{GeneToken, GeneVocabulary, PartitionReport};
 use cellpatch_model::{Annotator, ModelBackend};
 use cellpatch_train::{
-    AnnotationCard, AnnotationData, AttentionByClass, MetricRecord, RunDirectory, patch_features, read_metrics,
+    AnnotationCard, AnnotationData, AttentionByClass, MetricRecord, RunDirectory, patch_features,
+    read_metrics,
 };
 
 use super::options::TrainOptions;
@@ -30,7 +31,10 @@ const FEW_CELLS: u64 = 20;
 pub(super) fn warnings(report: &PartitionReport, data: &AnnotationData) -> Vec<String> {
     let mut warnings = Vec::new();
     if !report.rare.is_empty() {
-        warnings.push(format!("classes with one or two cells, which are only trained on: {}", report.rare.join(", ")));
+        warnings.push(format!(
+            "classes with one or two cells, which are only trained on: {}",
+            report.rare.join(", ")
+        ));
     }
     if !data.unseen_classes().is_empty() {
         let names = data.unseen_classes().join(", ");
@@ -72,7 +76,10 @@ pub(super) fn write<B: ModelBackend>(
         figure("attention.svg", heatmap.to_svg())?;
     }
     if let Some(confusion) = &best.confusion {
-        figure("confusion.svg", Heatmap::of_confusion("Test cells by true and predicted class", confusion).to_svg())?;
+        figure(
+            "confusion.svg",
+            Heatmap::of_confusion("Test cells by true and predicted class", confusion).to_svg(),
+        )?;
         run.write(&run.path().join("confusion.csv"), scores::confusion_csv(confusion).as_bytes())?;
     }
     if let Some(map) = &cell_map {
@@ -153,7 +160,8 @@ fn page_warnings<B: ModelBackend>(partition: &PartitionReport, best: &Repeat<B>)
     if !unseen.is_empty() {
         let is_unseen = |name: &String| unseen.contains(name);
         let n_cells = partition.classes.iter().filter(|class| is_unseen(&class.name)).map(|class| class.test);
-        warnings.push(Warning::UnseenClasses { names: unseen.to_vec(), n_cells: n_cells.sum::<usize>() as u64 });
+        warnings
+            .push(Warning::UnseenClasses { names: unseen.to_vec(), n_cells: n_cells.sum::<usize>() as u64 });
     }
     let n_rows = best.data.class_of_row().len();
     let n_missing = n_rows - best.data.class_of_row().iter().flatten().count();
@@ -223,7 +231,11 @@ fn scatter(map: &AnnotationMap, colour: usize) -> Scatter {
         y_name: map.y_name.clone(),
         label_name: ["cell type", "predicted", "prediction"][colour.min(2)].into(),
         point_name: "cells".into(),
-        points: map.cells.iter().map(|cell| ScatterPoint { x: cell.x, y: cell.y, label: label(cell) }).collect(),
+        points: map
+            .cells
+            .iter()
+            .map(|cell| ScatterPoint { x: cell.x, y: cell.y, label: label(cell) })
+            .collect(),
         ..Scatter::default()
     }
 }
@@ -264,7 +276,8 @@ fn calibration<B: ModelBackend>(
     let (after, _) = measure(&temperature);
     let is_kept = |confidence: &&f64| **confidence >= confidence_threshold(card);
     let kept = after.iter().zip(&correct).filter(|(confidence, _)| is_kept(confidence));
-    let (n_kept, n_right) = kept.fold((0, 0), |(n, right), (_, &correct)| (n + 1, right + u64::from(correct)));
+    let (n_kept, n_right) =
+        kept.fold((0, 0), |(n, right), (_, &correct)| (n + 1, right + u64::from(correct)));
     let n_errors = correct.iter().filter(|correct| !**correct).count() as f64;
     let kept_errors = (n_kept - n_right) as f64;
     Ok(Some(CalibrationFacts {
@@ -312,7 +325,8 @@ fn attended_genes(
     card: &AnnotationCard,
     vocabulary: &GeneVocabulary,
 ) -> Vec<AttendedGenes> {
-    let name = |gene: u32| vocabulary.gene(GeneToken(gene)).map_or(String::new(), |gene| gene.name().to_owned());
+    let name =
+        |gene: u32| vocabulary.gene(GeneToken(gene)).map_or(String::new(), |gene| gene.name().to_owned());
     let of_class = |(class, name_of_class): (u32, &String)| AttendedGenes {
         class: name_of_class.clone(),
         genes: (attention.top(class, TOP_GENES).into_iter())
@@ -381,9 +395,15 @@ fn configuration<B: ModelBackend>(best: &Repeat<B>) -> Vec<ConfigurationSection>
                 Fact::new("Epochs asked for", config.epochs),
                 Fact::new("Cells a step", config.batch_size),
                 Fact::new("Learning rate", config.learning_rate),
-                Fact::new("Schedule", format!("{:?}, {} warm-up steps", config.schedule, config.warmup_steps)),
+                Fact::new(
+                    "Schedule",
+                    format!("{:?}, {} warm-up steps", config.schedule, config.warmup_steps),
+                ),
                 Fact::new("L2", config.weight_decay),
-                Fact::new("Clipping", config.clip_norm.map_or("none".to_owned(), |norm| format!("norm {norm}"))),
+                Fact::new(
+                    "Clipping",
+                    config.clip_norm.map_or("none".to_owned(), |norm| format!("norm {norm}")),
+                ),
                 Fact::new("Genes left out", format!("{:.0} %", 100.0 * config.gene_dropout)),
                 Fact::new("Class weights", format!("{:?}", config.class_weights)),
                 Fact::new("Label smoothing", config.label_smoothing),
@@ -422,6 +442,9 @@ fn next_steps(run: &RunDirectory) -> Vec<NextStep> {
             "Embed its cells",
             format!("cargo xtask embed --model {run} --data FILE.h5ad --out EMBEDDED.h5ad"),
         ),
-        step("Repeat it over seeds", format!("cargo xtask annotate train --config {run}/config.toml --repeats 10")),
+        step(
+            "Repeat it over seeds",
+            format!("cargo xtask annotate train --config {run}/config.toml --repeats 10"),
+        ),
     ]
 }

@@ -36,12 +36,7 @@ impl MethodScores {
 
     pub(super) fn text(&self) -> Result<String, Failure> {
         let (accuracy, macro_f1) = self.intervals()?;
-        Ok(format!(
-            "{:26} accuracy {:15} macro-F1 {}",
-            self.name,
-            accuracy.to_text(3),
-            macro_f1.to_text(3)
-        ))
+        Ok(format!("{:26} accuracy {:15} macro-F1 {}", self.name, accuracy.to_text(3), macro_f1.to_text(3)))
     }
 
     pub(super) fn json(&self) -> Result<Value, Failure> {
@@ -80,7 +75,8 @@ pub(super) fn per_class_text(confusion: &ConfusionMatrix) -> String {
     let classes: Vec<_> =
         confusion.classes().into_iter().filter(|class| class.support + class.n_predicted > 0).collect();
     let width = classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(5);
-    let mut text = format!("{:width$} {:>7} {:>10} {:>7} {:>7}", "class", "cells", "precision", "recall", "F1");
+    let mut text =
+        format!("{:width$} {:>7} {:>10} {:>7} {:>7}", "class", "cells", "precision", "recall", "F1");
     for class in classes {
         text.push_str(&format!(
             "\n{:width$} {:>7} {:>10.3} {:>7.3} {:>7.3}",

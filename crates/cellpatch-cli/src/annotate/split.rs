@@ -26,10 +26,8 @@ impl Files {
     pub(super) fn find(options: &TrainOptions) -> Result<Self, Failure> {
         let files = |paths: &[PathBuf]| match inputs::find(paths)? {
             Input::Files(files) => Ok(files),
-            Input::Shards(path) => {
-                Err(usage(format!("{} is a shard set", path.display()))
-                    .with_help("annotate from the .h5ad files it was made from"))
-            }
+            Input::Shards(path) => Err(usage(format!("{} is a shard set", path.display()))
+                .with_help("annotate from the .h5ad files it was made from")),
         };
         if let Some(data) = &options.data {
             return Ok(Self { paths: files(data)?, parts: None });

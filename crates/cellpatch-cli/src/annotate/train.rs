@@ -39,7 +39,8 @@ pub(crate) fn run(terminal: &Terminal, arguments: AnnotateTrainArguments) -> Res
     let shards = open_shards(terminal, &options, &files, &start, &run).inspect_err(|_| run.discard())?;
     let labels = split::labels(&options, &shards).inspect_err(|_| run.discard())?;
     shards.vocabulary()?.write_parquet(&run.vocabulary())?;
-    let job = Job { terminal, options: &options, files: &files, start: &start, shards, labels, run: &run, device };
+    let job =
+        Job { terminal, options: &options, files: &files, start: &start, shards, labels, run: &run, device };
     on_device!(device, |B, backend_device| job.run::<B>(&backend_device, &interrupter))
 }
 
@@ -171,7 +172,10 @@ pub(super) struct Repeat<B: ModelBackend> {
 impl<B: ModelBackend> Repeat<B> {
     /// The validation macro-F1 of the best epoch.
     fn validation_score(&self) -> f64 {
-        self.outcome.best.and_then(|best| best.losses.scores).map_or(f64::NEG_INFINITY, |scores| scores.macro_f1)
+        self.outcome
+            .best
+            .and_then(|best| best.losses.scores)
+            .map_or(f64::NEG_INFINITY, |scores| scores.macro_f1)
     }
 }
 
@@ -305,11 +309,8 @@ impl Job<'_> {
         watcher.bar.finish();
         interrupt::can_save(false);
         if outcome.finish.is_none() {
-            let message = format!(
-                "interrupted after {} steps; saved {}",
-                outcome.steps,
-                outcome.checkpoint.display()
-            );
+            let message =
+                format!("interrupted after {} steps; saved {}", outcome.steps, outcome.checkpoint.display());
             let help = format!("go on with: annotate train --resume --run-dir {}", self.run.path().display());
             return Err(Failure::new(Category::Interrupted, message).with_help(help));
         }
