@@ -116,6 +116,13 @@ impl Case {
         names.iter().map(|name| name.as_str().unwrap().to_string()).collect()
     }
 
+    pub(crate) fn flag(&self, pointer: &str) -> bool {
+        self.entry
+            .pointer(pointer)
+            .and_then(Value::as_bool)
+            .unwrap_or_else(|| panic!("no {pointer} in the manifest"))
+    }
+
     /// The case's model, dropout off as the reference was computed.
     pub(crate) fn config(&self) -> CellPatchConfig {
         let size = |field: &str| self.number(&format!("/config/{field}")) as usize;

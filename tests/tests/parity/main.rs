@@ -10,10 +10,12 @@
     reason = "clippy takes only functions marked as tests for tests, and here the helpers are most of them"
 )]
 
+mod annotation;
 mod checkpoint;
 mod device;
 mod golden;
 mod pretraining;
+mod training;
 mod units;
 
 /// The tests of this binary for one backend.
@@ -37,6 +39,21 @@ macro_rules! parity {
             #[test]
             fn pretraining_with_binned_expression_is_pytorchs() {
                 run(|device| crate::pretraining::check::<Inner>("pretrain_binned", device, $slack));
+            }
+
+            #[test]
+            fn annotation_from_patches_is_pytorchs() {
+                run(|device| crate::annotation::check::<Inner>("annotation_direct", device, $slack));
+            }
+
+            #[test]
+            fn annotation_through_the_latent_is_pytorchs() {
+                run(|device| crate::annotation::check::<Inner>("annotation_project", device, $slack));
+            }
+
+            #[test]
+            fn a_pytorch_annotation_checkpoint_labels_as_it_did_there() {
+                run(|device| crate::annotation::check_checkpoint::<Inner>(device, $slack));
             }
 
             #[test]

@@ -5,7 +5,12 @@ use std::process::Command;
 use crate::{SMALL, json, real_data, run};
 
 /// Runs a command that must fail, and checks that it says what, where and what to do, without a panic.
-fn fails<'a>(folder: &Path, code: i32, words: &[&str], arguments: impl IntoIterator<Item = &'a str>) {
+pub(crate) fn fails<'a>(
+    folder: &Path,
+    code: i32,
+    words: &[&str],
+    arguments: impl IntoIterator<Item = &'a str>,
+) {
     let arguments: Vec<&str> = arguments.into_iter().collect();
     let output = run(folder, arguments.iter().copied().chain(["--json"]));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -7,6 +7,7 @@
     reason = "clippy takes only functions marked as tests for tests, and here the helpers are most of them"
 )]
 
+mod annotate;
 mod bad_input;
 mod built_in;
 mod real_data;
