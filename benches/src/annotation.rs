@@ -11,7 +11,7 @@ use cellpatch_data::{
     Fractions, GeneVocabulary, MatrixChoice, MissingNames, Partition, QualityFilter, ShardOptions, ShardSet,
     ValuePolicy, write_shards,
 };
-use cellpatch_model::{AnnotationHead, AnnotatorConfig, Checkpoint, Preset};
+use cellpatch_model::{AnnotationHead, AnnotatorConfig, Checkpoint, ExpressionEmbedding, Preset};
 use cellpatch_train::annotation::{CellLogits, baselines};
 use cellpatch_train::{
     AnnotationConfig, AnnotationData, Execution, Observer, RunDirectory, Schedule, annotate,
@@ -80,6 +80,8 @@ struct Settings {
     plain_head: bool,
     #[arg(long)]
     projected: bool,
+    #[arg(long)]
+    binned: bool,
     #[arg(long)]
     average_over: Option<usize>,
     #[arg(long)]
@@ -197,6 +199,9 @@ fn config(
     }
     if let Some(p) = settings.attention_dropout {
         model.attention_dropout = p;
+    }
+    if settings.binned {
+        model.expression = ExpressionEmbedding::Binned { max_value: 5 };
     }
     let mut annotator = AnnotatorConfig::new(model, 2);
     if let Some(p) = settings.head_dropout {

@@ -84,7 +84,11 @@ impl ConfidenceCard {
         let (after, _) = confidences(&temperature);
         Ok(Self {
             temperature: temperature.value,
-            unknown_threshold: UnknownThreshold::choose(&after, &correct, KEPT_SHARE)?.confidence,
+            // Where nothing is right there is nothing to keep, and so nothing to choose by.
+            unknown_threshold: match correct.contains(&true) {
+                true => UnknownThreshold::choose(&after, &correct, KEPT_SHARE)?.confidence,
+                false => 0.0,
+            },
             calibration_error_before: Calibration::new(&before, &correct)?.expected_error(),
             calibration_error: Calibration::new(&after, &correct)?.expected_error(),
         })
