@@ -98,11 +98,15 @@
 
 pub mod baseline;
 mod cells;
+mod distance;
 mod eigen;
 mod error;
 mod figure;
+mod graph;
+mod leiden;
 mod markup;
 pub mod metrics;
+mod mixture;
 mod neighbors;
 mod noise;
 mod number;
@@ -111,6 +115,7 @@ mod pca;
 mod report;
 mod sparse;
 mod sparse_pca;
+mod sums;
 mod umap;
 
 pub use cells::Cells;
@@ -119,6 +124,9 @@ pub use figure::{
     Heatmap, HeatmapCell, HeatmapRow, Histogram, LineChart, Reference, ReliabilityDiagram, ReliabilityPanel,
     Scale, Scatter, ScatterPoint, Series, SeriesStyle, smoothed,
 };
+pub use graph::NeighborGraph;
+pub use leiden::{Leiden, LeidenOptions, Quality};
+pub use mixture::{GaussianMixture, MixtureChoice, MixtureOptions, MixtureStart, ScoredComponents};
 pub use neighbors::{Metric, Neighbors};
 pub use pca::Pca;
 pub use report::{
