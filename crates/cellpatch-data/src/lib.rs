@@ -25,6 +25,8 @@
 //! 8. [`H5adAnnotator`] adds columns and matrices to a copy of an `.h5ad` and leaves the rest as it is, byte for byte;
 //!    [`PredictionTable`], [`EmbeddingTable`] and [`NpyMatrix`] write the same as CSV, Parquet and `.npy`.
 //!
+//! For methods that look at a few thousand genes only, [`VariableGenes`] chooses them from raw counts as Seurat and scanpy do.
+//!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
 //!
 //! Errors are one enum, [`Error`]: its text says what happened and where, [`Error::help`] what to do about it.
@@ -72,6 +74,7 @@ mod split;
 pub mod synthetic;
 mod table;
 mod unfinished_file;
+mod variable_genes;
 mod vocabulary;
 
 pub use anndata::{
@@ -97,4 +100,5 @@ pub use table::{
     CellPrediction, EmbeddingTable, NpyMatrix, PredictionColumns, PredictionTable, TableFormat, TableSummary,
 };
 pub use unfinished_file::Existing;
+pub use variable_genes::{GeneVariability, VariableGeneOptions, VariableGenes};
 pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};
