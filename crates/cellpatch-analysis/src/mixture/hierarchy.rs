@@ -53,9 +53,9 @@ impl Hierarchy {
         }
         let mut labels = Vec::with_capacity(self.n_cells);
         let mut n_found = 0;
-        for cell in 0..self.n_cells {
+        for (cell, parent) in parents.into_iter().enumerate() {
             // A group is called by its lowest cell, which has its label already.
-            let parent = parents[cell] as usize;
+            let parent = parent as usize;
             let label = if parent == cell { n_found } else { labels[parent] };
             n_found = n_found.max(label + 1);
             labels.push(label);
