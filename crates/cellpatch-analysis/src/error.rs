@@ -49,6 +49,22 @@ pub enum Error {
         /// Rows and columns of the matrix.
         order: usize,
     },
+    /// Groups need cells that differ.
+    #[error(
+        "{n_cells} cells are all the same, or their features are: there is nothing to tell them apart by"
+    )]
+    NoVariance {
+        /// How many cells there are.
+        n_cells: usize,
+    },
+    /// Cells are equal within all components of a mixture, so its covariance has no inverse.
+    #[error(
+        "there is no mixture of {n_components} components: within them, cells do not differ in some direction"
+    )]
+    SingularMixture {
+        /// How many components were asked for.
+        n_components: usize,
+    },
     /// Two lists that go together, one entry a cell, differ in length.
     #[error("{n_found} {what} do not go with {n_expected} cells: there must be one for each")]
     LengthMismatch {

@@ -27,10 +27,18 @@
 //! [`Neighbors`], which are exact: with tens of thousands of cells an approximate index saves little and costs a
 //! reason to trust the result. Its random choices come from a seed.
 //!
+//! # Groups of cells and domains of tissue
+//!
+//! [`GaussianMixture`] is mclust's mixture of one covariance for all components, which domains are commonly taken by: it
+//! starts from a model-based agglomeration of the cells, so that nothing is left to chance, and gives mclust's likelihoods
+//! to ten digits. [`Leiden`] groups cells of a [`NeighborGraph`] where their number is not known. [`spatial`] smooths
+//! domains over neighbouring spots and says how continuous they are; [`metrics::LabelAgreement`] holds them against labels
+//! that some spots lack, and [`metrics::PairedComparison`] one method against another on the same slices.
+//!
 //! # Figures
 //!
-//! [`LineChart`], [`Scatter`], [`Histogram`], [`Heatmap`] and [`ReliabilityDiagram`] each hold their data and turn into
-//! an SVG document by `to_svg`. They cannot fail. Inputs are typed so that they cannot disagree (a point carries its own label), values that
+//! [`LineChart`], [`Scatter`], [`SpatialMap`], [`Histogram`], [`Heatmap`] and [`ReliabilityDiagram`] each hold their data
+//! and turn into an SVG document by `to_svg`. They cannot fail. Inputs are typed so that they cannot disagree (a point carries its own label), values that
 //! cannot be drawn are left out, and a figure without any says so. They stay legible with the data people have:
 //! forty cell types get ten colours in four shapes, since nobody tells forty colours apart; long names move the
 //! legend below the picture; 200,000 training steps become the lowest and the highest of each column of pixels.
@@ -98,11 +106,15 @@
 
 pub mod baseline;
 mod cells;
+mod distance;
 mod eigen;
 mod error;
 mod figure;
+mod graph;
+mod leiden;
 mod markup;
 pub mod metrics;
+mod mixture;
 mod neighbors;
 mod noise;
 mod number;
@@ -111,14 +123,20 @@ mod pca;
 mod report;
 mod sparse;
 mod sparse_pca;
+pub mod spatial;
+mod sums;
 mod umap;
 
 pub use cells::Cells;
 pub use error::{Error, Result};
 pub use figure::{
     Heatmap, HeatmapCell, HeatmapRow, Histogram, LineChart, Reference, ReliabilityDiagram, ReliabilityPanel,
-    Scale, Scatter, ScatterPoint, Series, SeriesStyle, smoothed,
+    Scale, Scatter, ScatterPoint, Series, SeriesStyle, SpatialMap, SpatialPanel, SpatialSpots, ValuedSpot,
+    smoothed,
 };
+pub use graph::NeighborGraph;
+pub use leiden::{Leiden, LeidenOptions, Quality};
+pub use mixture::{GaussianMixture, MixtureChoice, MixtureOptions, MixtureStart, ScoredComponents};
 pub use neighbors::{Metric, Neighbors};
 pub use pca::Pca;
 pub use report::{

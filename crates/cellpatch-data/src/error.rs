@@ -133,6 +133,18 @@ pub enum Error {
         /// Whether there were cells before quality control.
         filtered: bool,
     },
+    /// A curve of variance against mean needs genes that vary.
+    #[error("only {n_varying} genes of {} vary between the {n_cells} cells, expected at least {needed}", path.display())]
+    FewVariableGenes {
+        /// The file.
+        path: PathBuf,
+        /// Cells that were looked at.
+        n_cells: usize,
+        /// Genes whose counts are not all the same.
+        n_varying: usize,
+        /// How many must be.
+        needed: usize,
+    },
     /// Too few of the file's genes are in the vocabulary.
     #[error("only {matched} of {n_genes} genes of {} are in the vocabulary", path.display())]
     FewGenesMatched {
@@ -275,6 +287,7 @@ impl Error {
             Self::BadValue { .. } => "counts must be finite and not negative: look for scaled or corrected values, and name the layer with raw counts (--layer NAME)".into(),
             Self::NoCells { filtered: true, .. } => "lower --min-genes or --min-cells".into(),
             Self::NoCells { .. } => "check that the file is the one you meant".into(),
+            Self::FewVariableGenes { .. } => "check that the file is the one you meant, or use all genes".into(),
             Self::FewGenesMatched { examples, .. } => format!("are these human genes? unmatched, for example: {}; check var names, or lower --min-match", list(examples)),
             Self::VocabularyFull { .. } => "raise the model's gene capacity, or give a vocabulary and drop unknown genes".into(),
             Self::NotAShardSet { .. } => "run `shard` again: an interrupted run leaves no manifest".into(),

@@ -26,6 +26,8 @@
 //! 9. [`H5adAnnotator`] adds columns and matrices to a copy of an `.h5ad` and leaves the rest as it is, byte for byte;
 //!    [`PredictionTable`], [`EmbeddingTable`] and [`NpyMatrix`] write the same as CSV, Parquet and `.npy`.
 //!
+//! For methods that look at a few thousand genes only, [`VariableGenes`] chooses them from raw counts as Seurat and scanpy do.
+//!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
 //!
 //! Errors are one enum, [`Error`]: its text says what happened and where, [`Error::help`] what to do about it.
@@ -74,6 +76,7 @@ mod split;
 pub mod synthetic;
 mod table;
 mod unfinished_file;
+mod variable_genes;
 mod vocabulary;
 
 pub use anndata::{
@@ -100,4 +103,5 @@ pub use table::{
     CellPrediction, EmbeddingTable, NpyMatrix, PredictionColumns, PredictionTable, TableFormat, TableSummary,
 };
 pub use unfinished_file::Existing;
+pub use variable_genes::{GeneVariability, VariableGeneOptions, VariableGenes};
 pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};

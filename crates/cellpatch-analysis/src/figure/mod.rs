@@ -4,6 +4,7 @@
 //! dark mode, uses the reader's fonts, carries tooltips without scripts, and is the same text on every machine.
 
 mod axis;
+mod category;
 mod frame;
 mod heatmap;
 mod histogram;
@@ -11,6 +12,7 @@ mod line;
 mod palette;
 mod reliability;
 mod scatter;
+mod spatial_map;
 mod svg;
 
 pub use heatmap::{Heatmap, HeatmapCell, HeatmapRow};
@@ -18,3 +20,4 @@ pub use histogram::Histogram;
 pub use line::{LineChart, Reference, Scale, Series, SeriesStyle, smoothed};
 pub use reliability::{ReliabilityDiagram, ReliabilityPanel};
 pub use scatter::{Scatter, ScatterPoint};
+pub use spatial_map::{SpatialMap, SpatialPanel, SpatialSpots, ValuedSpot};

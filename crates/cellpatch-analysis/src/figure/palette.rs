@@ -80,6 +80,30 @@ impl Mark {
     }
 }
 
+/// Stops of a scale from dark blue over green to yellow, even to the eye and told apart by all kinds of colour vision
+/// (viridis, by Smith and van der Walt).
+const SCALE: [[u8; 3]; 9] = [
+    [68, 1, 84],
+    [71, 45, 123],
+    [59, 82, 139],
+    [44, 114, 142],
+    [33, 145, 140],
+    [40, 174, 128],
+    [94, 201, 98],
+    [173, 220, 48],
+    [253, 231, 37],
+];
+
+/// The colour of a value between the lowest, 0, and the highest, 1.
+pub(crate) fn strength_colour(strength: f64) -> String {
+    let at = strength.clamp(0.0, 1.0) * (SCALE.len() - 1) as f64;
+    let before = (at as usize).min(SCALE.len() - 2);
+    let share = at - before as f64;
+    let mix = |from: u8, to: u8| (f64::from(from) + share * (f64::from(to) - f64::from(from))).round() as u8;
+    let [red, green, blue] = [0, 1, 2].map(|part| mix(SCALE[before][part], SCALE[before + 1][part]));
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}
+
 /// Blue, for what there is one of.
 pub(crate) const ONLY: &str = COLOURS[0];
 
@@ -92,6 +116,12 @@ pub(crate) fn line_colour(rank: usize) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scale_runs_from_dark_blue_to_yellow() {
+        assert_eq!([0.0, 0.5, 1.0].map(strength_colour), ["#440154", "#21918c", "#fde725"]);
+        assert_eq!(strength_colour(7.0), strength_colour(1.0));
+    }
 
     #[test]
     fn forty_categories_have_forty_marks() {

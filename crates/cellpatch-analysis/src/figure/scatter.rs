@@ -1,12 +1,9 @@
 //! Cells in the plane, coloured by a label.
 
-use std::collections::BTreeMap;
-
 use super::axis::{Axis, Range};
-use super::frame::{BELOW_FRAME, BELOW_TITLE, Frame, LEFT, ROW, SWATCH, title};
-use super::palette::{Mark, N_MARKS, ONLY, Shape};
+use super::category::{Category, Columns, Legend};
+use super::frame::{BELOW_FRAME, BELOW_TITLE, Frame, LEFT, SWATCH, title};
 use super::svg::{Anchor, Role, Svg, WIDTH, fit, text_width};
-use crate::number::grouped;
 
 /// Height of the figure's frame in user units.
 const FRAME_HEIGHT: f64 = 440.0;
@@ -57,16 +54,6 @@ pub struct Scatter {
     pub points: Vec<ScatterPoint>,
 }
 
-/// Some points that look alike.
-#[derive(Debug)]
-struct Category<'a> {
-    name: String,
-    mark: Mark,
-    /// Whether it is one label rather than the rest, which has no place to write a name at.
-    is_label: bool,
-    points: Vec<&'a ScatterPoint>,
-}
-
 impl Scatter {
     /// The figure as an SVG document, 760 units wide, that scales to the room it gets.
     pub fn to_svg(&self) -> String {
@@ -102,14 +89,15 @@ impl Scatter {
             1_501..=6_000 => 2.2,
             _ => 1.6,
         };
+        let place = |point: &ScatterPoint| (frame.x(point.x), frame.y(point.y));
         // What has no label lies lowest, then the frequent ones: a rare cell type must not vanish under them.
         for category in categories.iter().rev().filter(|category| !category.is_label) {
-            draw_category(&mut svg, &frame, category, radius);
+            category.draw(&mut svg, place, radius, 0.8);
         }
         let mut labelled: Vec<_> = categories.iter().filter(|category| category.is_label).collect();
         labelled.sort_by_key(|category| std::cmp::Reverse(category.points.len()));
         for category in &labelled {
-            draw_category(&mut svg, &frame, category, radius);
+            category.draw(&mut svg, place, radius, 0.8);
         }
         if labelled.len() <= MOST_NAMES_ON_DATA && !self.hide_names {
             draw_names(&mut svg, &frame, &categories);
@@ -124,7 +112,7 @@ impl Scatter {
                     width: WIDTH - BESIDE_LEGEND - 28.0,
                     n: 1,
                 };
-                height.max(self.draw_legend(&mut svg, &categories, &columns))
+                height.max(self.legend(&columns).draw(&mut svg, &categories))
             }
             (true, false) => {
                 let n = ((WIDTH - LEFT) / (widest + SWATCH + 70.0)).clamp(2.0, 4.0);
@@ -134,98 +122,19 @@ impl Scatter {
                     width: (WIDTH - 2.0 * LEFT) / n.floor() - 20.0,
                     n: n as usize,
                 };
-                self.draw_legend(&mut svg, &categories, &columns)
+                self.legend(&columns).draw(&mut svg, &categories)
             }
         };
         svg.finish(height, &self.title)
     }
 
-    /// The labels in their order, then what is left over and what has none.
+    fn legend<'a>(&'a self, columns: &'a Columns) -> Legend<'a> {
+        Legend { label_name: &self.label_name, point_name: &self.point_name, columns }
+    }
+
     fn categories(&self) -> Vec<Category<'_>> {
-        let mut by_label = BTreeMap::<&str, Vec<&ScatterPoint>>::new();
-        let mut unlabelled = Vec::new();
-        for point in self.points.iter().filter(|point| point.x.is_finite() && point.y.is_finite()) {
-            match point.label.as_deref().map(str::trim) {
-                Some(label) if !label.is_empty() => by_label.entry(label).or_default().push(point),
-                _ => unlabelled.push(point),
-            }
-        }
-        let mut ranked: Vec<_> = by_label.into_iter().collect();
-        // Stable, so that equally frequent labels stay in alphabetical order.
-        let place = |label: &str| self.label_order.iter().position(|first| first.trim() == label);
-        ranked.sort_by_cached_key(|(label, points)| {
-            (place(label).unwrap_or(usize::MAX), std::cmp::Reverse(points.len()))
-        });
-        let rest = ranked.split_off(ranked.len().min(N_MARKS));
-        let has_labels = !ranked.is_empty();
-        let mut categories: Vec<_> = ranked
-            .into_iter()
-            .enumerate()
-            .map(|(rank, (label, points))| Category {
-                name: label.to_owned(),
-                mark: Mark::of_rank(rank),
-                is_label: true,
-                points,
-            })
-            .collect();
-        if !rest.is_empty() {
-            let name = format!("{} rarer labels", grouped(rest.len() as u64));
-            let points = rest.into_iter().flat_map(|(_, points)| points).collect();
-            categories.push(Category { name, mark: Mark::NONE, is_label: false, points });
-        }
-        if !unlabelled.is_empty() {
-            let mark = if has_labels { Mark::NONE } else { Mark { colour: ONLY, shape: Shape::Circle } };
-            categories.push(Category {
-                name: "no label".to_owned(),
-                mark,
-                is_label: false,
-                points: unlabelled,
-            });
-        }
-        categories
+        Category::of(&self.points, &self.label_order)
     }
-
-    /// Draws the legend, filled column by column, and returns where it ends.
-    fn draw_legend(&self, svg: &mut Svg, categories: &[Category<'_>], columns: &Columns) -> f64 {
-        let size = Role::Entry.size();
-        let n_rows = categories.len().div_ceil(columns.n);
-        for (at, category) in categories.iter().enumerate() {
-            let left = columns.left + (at / n_rows) as f64 * (columns.width + 20.0);
-            let right = left + columns.width;
-            if at.is_multiple_of(n_rows) {
-                svg.text_within(left, columns.top + 8.0, columns.width - 50.0, Role::Aside, &self.label_name);
-                svg.text(right, columns.top + 8.0, Anchor::End, Role::Aside, &self.point_name);
-            }
-            let y = columns.top + 8.0 + (at % n_rows + 1) as f64 * ROW;
-            let count = grouped(category.points.len() as u64);
-            let path = category.mark.shape.path(left + 6.0, y - 4.0, 4.5);
-            svg.push(format_args!(r#"<path d="{path}" {}/>"#, category.mark.attributes(4.5)));
-            let room = right - left - 18.0 - text_width(&count, size) - 8.0;
-            svg.text_within(left + 18.0, y, room, Role::Entry, &category.name);
-            svg.text(right, y, Anchor::End, Role::Aside, &count);
-        }
-        columns.top + 8.0 + (n_rows + 1) as f64 * ROW
-    }
-}
-
-/// Where a legend's columns stand.
-#[derive(Debug)]
-struct Columns {
-    left: f64,
-    top: f64,
-    width: f64,
-    n: usize,
-}
-
-fn draw_category(svg: &mut Svg, frame: &Frame, category: &Category<'_>, radius: f64) {
-    let place = |point: &&ScatterPoint| category.mark.shape.path(frame.x(point.x), frame.y(point.y), radius);
-    let path: String = category.points.iter().map(place).collect();
-    svg.open_group(
-        &format!("{} ({})", category.name, grouped(category.points.len() as u64)),
-        r#"opacity="0.8""#,
-    );
-    svg.push(format_args!(r#"<path d="{path}" {}/>"#, category.mark.attributes(radius)));
-    svg.close_group();
 }
 
 /// Writes the categories' names at their middles, moved up or down where two would overlap, and leaves out
@@ -266,6 +175,7 @@ fn middle(values: impl Iterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::palette::ONLY;
     use super::*;
 
     fn point(at: usize, label: Option<&str>) -> ScatterPoint {

@@ -54,6 +54,40 @@ pub fn normalized_mutual_information(a: &[usize], b: &[usize]) -> Result<f64> {
     Ok((information / entropy(&overlap.a).midpoint(entropy(&overlap.b))).min(1.0))
 }
 
+/// How far groups agree with labels that some cells lack.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LabelAgreement {
+    /// Cells with a label, on which alone the rest is computed.
+    pub n_labelled: usize,
+    /// See [`adjusted_rand_index`].
+    pub adjusted_rand_index: f64,
+    /// See [`normalized_mutual_information`].
+    pub normalized_mutual_information: f64,
+}
+
+impl LabelAgreement {
+    /// Holds groups against labels, `[n_cells]` each. Cells without a label are left out of both.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`] where the two differ in length, [`Error::Nothing`] where no cell has a label.
+    pub fn of(groups: &[usize], labels: &[Option<usize>]) -> Result<Self> {
+        if groups.len() != labels.len() {
+            let (n_found, n_expected) = (labels.len(), groups.len());
+            return Err(Error::LengthMismatch { what: "labels", n_found, n_expected });
+        }
+        let labelled = groups.iter().zip(labels).filter_map(|(&group, label)| Some((group, (*label)?)));
+        let (groups, labels): (Vec<usize>, Vec<usize>) = labelled.unzip();
+        if labels.is_empty() {
+            return Err(Error::Nothing { what: "labels" });
+        }
+        Ok(Self {
+            n_labelled: labels.len(),
+            adjusted_rand_index: adjusted_rand_index(&groups, &labels)?,
+            normalized_mutual_information: normalized_mutual_information(&groups, &labels)?,
+        })
+    }
+}
+
 /// Sizes of the groups and of what each two share.
 struct Overlap {
     a: BTreeMap<usize, u64>,

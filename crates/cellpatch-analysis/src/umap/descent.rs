@@ -2,7 +2,7 @@
 
 use super::UmapOptions;
 use super::curve::Curve;
-use super::graph::Graph;
+use crate::graph::NeighborGraph;
 use crate::noise::Noise;
 
 /// No coordinate moves further than this at once, times the learning rate.
@@ -25,7 +25,7 @@ struct Edge {
 /// depends on the seed and the order of the cells, not on threads.
 pub(super) fn run(
     coordinates: &mut [[f32; 2]],
-    graph: &Graph,
+    graph: &NeighborGraph,
     curve: Curve,
     n_epochs: usize,
     options: &UmapOptions,
@@ -81,7 +81,7 @@ pub(super) fn run(
 }
 
 /// Both directions of every edge that is due at least once.
-fn edges(graph: &Graph, n_epochs: usize, n_negatives: usize) -> Vec<Edge> {
+fn edges(graph: &NeighborGraph, n_epochs: usize, n_negatives: usize) -> Vec<Edge> {
     let largest = graph.largest_weight();
     let mut edges = Vec::new();
     for head in 0..graph.n_cells() {

@@ -2,15 +2,14 @@
 
 mod curve;
 mod descent;
-mod graph;
 mod start;
 #[cfg(test)]
 mod tests;
 
 use self::curve::Curve;
-use self::graph::Graph;
 use crate::cells::Cells;
 use crate::error::{Error, Result};
+use crate::graph::NeighborGraph;
 use crate::neighbors::{Metric, Neighbors};
 
 /// Where the cells stand before they are moved.
@@ -114,7 +113,7 @@ impl Umap {
         if n_cells < 2 {
             return Ok(Self { coordinates: vec![[0.0; 2]; n_cells] });
         }
-        let graph = Graph::of(neighbors);
+        let graph = NeighborGraph::of(neighbors);
         let mut coordinates = start::place(cells, &graph, options)?;
         let curve = Curve::fit(options.min_distance, options.spread);
         let n_epochs = options.n_epochs.unwrap_or(if n_cells <= 10_000 { 500 } else { 200 });

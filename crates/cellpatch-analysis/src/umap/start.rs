@@ -1,10 +1,10 @@
 //! Where the cells stand before they are moved: the better the start, the less has to be untangled.
 
-use super::graph::{Graph, Normalized};
 use super::{Start, UmapOptions};
 use crate::cells::Cells;
 use crate::eigen::{Effort, Leading};
 use crate::error::Result;
+use crate::graph::{NeighborGraph, Normalized};
 use crate::noise::Noise;
 use crate::pca::Pca;
 
@@ -19,7 +19,7 @@ const EFFORT: Effort = Effort { tolerance: 1e-5, most_rounds: 40 };
 const FEWEST_WITH_SHAPE: usize = 4;
 
 /// First coordinates, `[n_cells]`, within a square of side 10.
-pub(super) fn place(cells: Cells<'_>, graph: &Graph, options: &UmapOptions) -> Result<Vec<[f32; 2]>> {
+pub(super) fn place(cells: Cells<'_>, graph: &NeighborGraph, options: &UmapOptions) -> Result<Vec<[f32; 2]>> {
     let mut noise = Noise::new(options.seed);
     let places = match options.start {
         Start::Spectral => by_component(cells, graph, &mut noise, options.seed)?,
@@ -44,7 +44,12 @@ pub(super) fn place(cells: Cells<'_>, graph: &Graph, options: &UmapOptions) -> R
 
 /// Each component by its own eigenvectors, in a circle that touches that of its nearest neighbour; the circles' middles
 /// lie as the components' means do.
-fn by_component(cells: Cells<'_>, graph: &Graph, noise: &mut Noise, seed: u64) -> Result<Vec<[f64; 2]>> {
+fn by_component(
+    cells: Cells<'_>,
+    graph: &NeighborGraph,
+    noise: &mut Noise,
+    seed: u64,
+) -> Result<Vec<[f64; 2]>> {
     let components = graph.components();
     if let [_] = components.as_slice() {
         return spectral(graph, noise, seed);
@@ -65,7 +70,7 @@ fn by_component(cells: Cells<'_>, graph: &Graph, noise: &mut Noise, seed: u64) -
 }
 
 /// The second and third eigenvector of a connected graph; the first is the same for every graph.
-fn spectral(graph: &Graph, noise: &mut Noise, seed: u64) -> Result<Vec<[f64; 2]>> {
+fn spectral(graph: &NeighborGraph, noise: &mut Noise, seed: u64) -> Result<Vec<[f64; 2]>> {
     if graph.n_cells() < FEWEST_WITH_SHAPE {
         return Ok((0..graph.n_cells()).map(|_| [noise.even() - 0.5, noise.even() - 0.5]).collect());
     }

@@ -84,11 +84,11 @@ fn groups_that_share_no_neighbour_stay_apart() {
             labels.push(group);
         }
     }
-    assert_eq!(Graph::of(&near(&values, 5, 7)).components().len(), 5);
+    assert_eq!(NeighborGraph::of(&near(&values, 5, 7)).components().len(), 5);
     let coordinates = map(&values, 5, &UmapOptions { n_neighbors: 8, ..UmapOptions::default() });
     assert_eq!(near(coordinates.as_flattened(), 2, 5).label_purity(&labels).unwrap(), 1.0);
     // Single neighbours tear the groups into components of two and three cells.
-    assert!(Graph::of(&near(&values, 5, 1)).components().len() > 30);
+    assert!(NeighborGraph::of(&near(&values, 5, 1)).components().len() > 30);
     let coordinates = map(&values, 5, &UmapOptions { n_neighbors: 2, ..UmapOptions::default() });
     assert!(near(coordinates.as_flattened(), 2, 1).label_purity(&labels).unwrap() > 0.9);
 }

@@ -1,8 +1,9 @@
 //! The fuzzy graph of neighbours.
 
+use rayon::prelude::*;
+
 use crate::eigen::Symmetric;
 use crate::neighbors::Neighbors;
-use rayon::prelude::*;
 
 /// No bandwidth is narrower than this share of the mean distance: equal cells would otherwise know only each other.
 const NARROWEST: f64 = 1e-3;
@@ -10,16 +11,19 @@ const NARROWEST: f64 = 1e-3;
 const HALVINGS: usize = 64;
 
 /// How strongly cells belong together, as rows of neighbours. Symmetric, each weight above 0 and at most 1.
+///
+/// It is the graph that maps are drawn by and groups taken from: the `connectivities` of scanpy's `pp.neighbors`, whose
+/// `n_neighbors` counts the cell itself and is one more than that of [`Neighbors`].
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Graph {
+pub struct NeighborGraph {
     starts: Vec<usize>,
     neighbors: Vec<u32>,
     weights: Vec<f32>,
 }
 
-impl Graph {
+impl NeighborGraph {
     /// The fuzzy union of each cell's view of its neighbours (McInnes et al. 2018, algorithms 1 to 3).
-    pub(super) fn of(neighbors: &Neighbors) -> Self {
+    pub fn of(neighbors: &Neighbors) -> Self {
         let n_cells = neighbors.n_cells();
         let all = (0..n_cells).flat_map(|cell| neighbors.distances(cell));
         let n_distances = n_cells * neighbors.n_neighbors();
@@ -53,23 +57,24 @@ impl Graph {
         graph
     }
 
-    pub(super) fn n_cells(&self) -> usize {
+    /// How many cells there are.
+    pub fn n_cells(&self) -> usize {
         self.starts.len() - 1
     }
 
-    /// A cell's neighbours in ascending order, each with its weight.
-    pub(super) fn of_cell(&self, cell: usize) -> impl Iterator<Item = (usize, f32)> {
-        let row = self.starts[cell]..self.starts[cell + 1];
+    /// A cell's neighbours in ascending order, each with its weight; none for a cell that is not there.
+    pub fn of_cell(&self, cell: usize) -> impl Iterator<Item = (usize, f32)> {
+        let row = self.starts.get(cell..cell + 2).map_or(0..0, |ends| ends[0]..ends[1]);
         self.neighbors[row.clone()].iter().map(|near| *near as usize).zip(self.weights[row].iter().copied())
     }
 
     /// The largest weight, 0 without edges.
-    pub(super) fn largest_weight(&self) -> f32 {
+    pub(crate) fn largest_weight(&self) -> f32 {
         self.weights.iter().copied().fold(0.0, f32::max)
     }
 
     /// Cells that hang together, each group in ascending order, the groups by their first cell.
-    pub(super) fn components(&self) -> Vec<Vec<usize>> {
+    pub(crate) fn components(&self) -> Vec<Vec<usize>> {
         let mut is_found = vec![false; self.n_cells()];
         let mut components = Vec::new();
         for first in 0..self.n_cells() {
@@ -95,7 +100,7 @@ impl Graph {
     }
 
     /// The part of the graph that a component makes up, its cells numbered anew in their order.
-    pub(super) fn part(&self, component: &[usize]) -> Self {
+    pub(crate) fn part(&self, component: &[usize]) -> Self {
         let mut numbers = vec![u32::MAX; self.n_cells()];
         for (number, &cell) in component.iter().enumerate() {
             numbers[cell] = number as u32;
@@ -112,7 +117,7 @@ impl Graph {
     }
 
     /// What each cell's weights add up to.
-    pub(super) fn degrees(&self) -> Vec<f64> {
+    pub(crate) fn degrees(&self) -> Vec<f64> {
         (0..self.n_cells())
             .map(|cell| self.of_cell(cell).map(|(_, weight)| f64::from(weight)).sum())
             .collect()
@@ -175,13 +180,13 @@ fn united(sees: &[(u32, f32)], seen_by: &[(u32, f32)]) -> Vec<(u32, f32)> {
 
 /// The graph's weights over the roots of both cells' degrees, whose leading eigenvectors are the lowest of the
 /// normalised Laplacian. Its eigenvalues lie from -1 to 1.
-pub(super) struct Normalized<'a> {
-    graph: &'a Graph,
+pub(crate) struct Normalized<'a> {
+    graph: &'a NeighborGraph,
     inverse_roots: Vec<f64>,
 }
 
 impl<'a> Normalized<'a> {
-    pub(super) fn new(graph: &'a Graph) -> Self {
+    pub(crate) fn new(graph: &'a NeighborGraph) -> Self {
         let inverse_root = |degree: f64| if degree > 0.0 { degree.sqrt().recip() } else { 0.0 };
         Self { graph, inverse_roots: graph.degrees().into_iter().map(inverse_root).collect() }
     }
@@ -216,9 +221,9 @@ mod tests {
     use crate::cells::Cells;
     use crate::neighbors::Metric;
 
-    fn graph(values: &[f32], n_neighbors: usize) -> Graph {
+    fn graph(values: &[f32], n_neighbors: usize) -> NeighborGraph {
         let cells = Cells::new(values, values.len(), 1).unwrap();
-        Graph::of(&Neighbors::within(cells, n_neighbors, Metric::Euclidean).unwrap())
+        NeighborGraph::of(&Neighbors::within(cells, n_neighbors, Metric::Euclidean).unwrap())
     }
 
     #[test]
