@@ -70,7 +70,7 @@ pub mod weights;
 
 pub use backend::ModelBackend;
 pub use config::{CellPatchConfig, ExpressionEmbedding, Padding, Preset};
-pub use encoder::Encoder;
+pub use encoder::{Encoder, PatchReader};
 pub use error::{Error, ErrorCategory, Result};
 pub use input::{GeneTargets, GeneValues, pad_values};
 pub use lengths::GeneLengths;

@@ -16,6 +16,9 @@ mod zip;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+
 pub use checkpoint::{Checkpoint, LoadReport};
 pub use parameters::named_tensors;
 
@@ -24,7 +27,7 @@ use crate::config::CellPatchConfig;
 use crate::error::Result;
 use crate::model::CellPatch;
 
-/// Writes a model's weights as safetensors, atomically: the file is written beside its place and renamed.
+/// Writes the weights of a model, or of any module made of this crate's parts, as safetensors, atomically: the file is written beside its place and renamed.
 ///
 /// The same weights and metadata give the same bytes. Metadata are free text by name; start with
 /// [`config_metadata`], so that the file says what model it belongs to.
@@ -32,8 +35,8 @@ use crate::model::CellPatch;
 /// # Errors
 ///
 /// [`Error::Io`](crate::Error::Io) with the path.
-pub fn save_safetensors<B: ModelBackend>(
-    model: &CellPatch<B>,
+pub fn save_safetensors<B: Backend, M: Module<B>>(
+    model: &M,
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::config::Config;
+use burn::module::Module;
 use burn::tensor::TensorData;
+use burn::tensor::backend::Backend;
 
 use super::{CONFIG_KEY, parameters, pytorch, safetensors};
 use crate::backend::ModelBackend;
@@ -88,6 +90,15 @@ impl Checkpoint {
     ///
     /// [`Error::MissingTensor`] or [`Error::WrongShape`] for the first parameter that no tensor fits.
     pub fn load_into<B: ModelBackend>(&self, model: CellPatch<B>) -> Result<(CellPatch<B>, LoadReport)> {
+        self.load_into_module(model)
+    }
+
+    /// [`Checkpoint::load_into`] for any module made of this crate's parts: what the module has no place for is skipped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::load_into`].
+    pub fn load_into_module<B: Backend, M: Module<B>>(&self, model: M) -> Result<(M, LoadReport)> {
         let mut used = BTreeSet::new();
         let model = parameters::with_tensors(model, &self.tensors, &mut used)?;
         let skipped = self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect();
