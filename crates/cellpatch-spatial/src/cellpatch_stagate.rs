@@ -5,10 +5,10 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor, TensorData};
 use cellpatch_model::operation::tensor;
 use cellpatch_model::weights::{Checkpoint, LoadReport};
-use cellpatch_model::{GeneValues, Padding, PatchReader};
+use cellpatch_model::{GeneLengths, GeneValues, Padding, PatchReader};
 
 use crate::backend::SpatialBackend;
 use crate::config::{CellPatchStagateConfig, GenesRead};
@@ -112,7 +112,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     pub fn patches(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
         let [n_patches, d] = self.reader.n_patches_and_width();
         let n_spots = input.slice.graph().n_spots();
-        let patches = self.patches_fused(input).unwrap_or_else(|| self.patches_plain(input));
+        let patches = self.patches_fused(input).unwrap_or_else(|| self.patches_by_model(input));
         patches.reshape([n_spots, n_patches * d])
     }
 
@@ -130,38 +130,43 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
         B::spatial_fused(&operation, inputs).map(tensor)
     }
 
-    /// [`CellPatchStagate::patches`] by the model's own first block, some spots at a time: [spots, n_patches, d].
-    pub(crate) fn patches_plain(&self, input: &CellPatchInput<B>) -> Tensor<B, 3> {
+    /// The patches by the model's own first block over padded rows of genes, some spots at a time: what backends without a
+    /// kernel for slices do, and the reference for that kernel.
+    ///
+    /// - output: [spots, n_patches, d]
+    pub fn patches_by_model(&self, input: &CellPatchInput<B>) -> Tensor<B, 3> {
         let (slice, device) = (&input.slice, input.slice.device());
         let (matrix, n_genes) = (slice.expression().matrix(), slice.expression().n_genes());
         let n_spots = slice.graph().n_spots();
         let parts = (0..n_spots).step_by(SPOTS).map(|first| {
             let spots = first..n_spots.min(first + SPOTS);
-            let (mut genes, mut values) = (Vec::new(), Vec::new());
-            for spot in spots {
+            let n_read = |spot| match self.genes_read {
+                GenesRead::NonZero => matrix.row(spot).0.len(),
+                GenesRead::All => n_genes,
+            };
+            let lengths = GeneLengths::new(spots.clone().map(n_read).collect::<Vec<_>>());
+            let shape = [spots.len(), lengths.longest()];
+            let mut genes = vec![0_i32; shape[0] * shape[1]];
+            let mut values = vec![0.0_f32; genes.len()];
+            for (row, spot) in spots.enumerate() {
+                let (genes, values) = (&mut genes[row * shape[1]..], &mut values[row * shape[1]..]);
+                if self.genes_read == GenesRead::All {
+                    genes.iter_mut().zip(input.tokens.iter()).for_each(|(slot, &token)| *slot = token as i32);
+                }
                 let (columns, entries) = matrix.row(spot);
-                match self.genes_read {
-                    GenesRead::NonZero => {
-                        genes.push(columns.iter().map(|&gene| input.tokens[gene as usize]).collect());
-                        values.push(entries.to_vec());
-                    }
-                    GenesRead::All => {
-                        let mut row = vec![0.0; n_genes];
-                        for (&gene, &value) in columns.iter().zip(entries) {
-                            row[gene as usize] = value;
-                        }
-                        genes.push(input.tokens.to_vec());
-                        values.push(row);
-                    }
+                for (place, (&gene, &value)) in columns.iter().zip(entries).enumerate() {
+                    let slot = if self.genes_read == GenesRead::All { gene as usize } else { place };
+                    genes[slot] = input.tokens[gene as usize] as i32;
+                    values[slot] = value;
                 }
             }
-            let genes: Vec<&[u32]> = genes.iter().map(Vec::as_slice).collect();
-            let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
-            Ok(self.reader.forward(&GeneValues::pad(&genes, &values, device)?))
+            self.reader.forward(&GeneValues {
+                genes: Tensor::from_data(TensorData::new(genes, shape), device),
+                values: Tensor::from_data(TensorData::new(values, shape), device),
+                lengths,
+            })
         });
-        // Padding fails only where a spot has not as many values as genes, and here it has.
-        let parts: Vec<Tensor<B, 3>> = parts.filter_map(|part: Result<_>| part.ok()).collect();
-        Tensor::cat(parts, 0)
+        Tensor::cat(parts.collect(), 0)
     }
 
     /// What the autoencoder reads: patches beside expression.
@@ -169,7 +174,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     /// - output: [spots, n_patches * d + genes]
     pub fn features(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
         let expression = input.slice.expression();
-        let dense = burn::tensor::TensorData::new(
+        let dense = TensorData::new(
             expression.to_dense(),
             [expression.n_spots(), expression.n_genes()],
         );
