@@ -37,8 +37,7 @@ impl Compressed {
             starts[minor + 1] += starts[minor];
         }
         let mut next = starts.clone();
-        let (mut indices, mut values) =
-            (vec![0; self.indices.len()], vec![0.0; self.values.len()]);
+        let (mut indices, mut values) = (vec![0; self.indices.len()], vec![0.0; self.values.len()]);
         for major in 0..self.starts.len() - 1 {
             let (minors, entries) = self.entries(major);
             for (&minor, &value) in minors.iter().zip(entries) {

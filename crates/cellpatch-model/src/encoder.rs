@@ -120,5 +120,4 @@ impl<B: ModelBackend> Encoder<B> {
     pub(crate) fn masked<'a>(&self, lengths: &'a GeneLengths) -> Option<&'a GeneLengths> {
         self.padding.masked(lengths)
     }
-
 }

@@ -16,8 +16,8 @@ use burn::tensor::ElementConversion;
 use cellpatch_model::CellPatchConfig;
 use cellpatch_spatial::graph::{Neighborhood, Position, build};
 use cellpatch_spatial::{
-    CellPatchInput, CellPatchStagateConfig, Expression, GenesRead, SharedStorage, SpatialInput, StagateConfig,
-    step,
+    CellPatchInput, CellPatchStagateConfig, Expression, GenesRead, SharedStorage, SpatialInput,
+    StagateConfig, step,
 };
 use cellpatch_train::{clip_global_norm, coupled_adam};
 use rand::rngs::StdRng;
@@ -59,11 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Wall and CPU seconds of each epoch but the first.
-fn epochs<M>(
-    n: usize,
-    mut model: M,
-    loss: impl Fn(&M) -> burn::tensor::Tensor<B, 1>,
-) -> Vec<(f64, f64)>
+fn epochs<M>(n: usize, mut model: M, loss: impl Fn(&M) -> burn::tensor::Tensor<B, 1>) -> Vec<(f64, f64)>
 where
     M: burn::module::AutodiffModule<B> + SharedStorage,
 {

@@ -53,7 +53,11 @@ impl<B: Backend> CellPatchInput<B> {
         let tokens = tokens.into();
         let (n_spots, n_genes) = (slice.graph().n_spots(), slice.expression().n_genes());
         if tokens.len() != n_genes {
-            return Err(Error::Disagreement { what: "tokens of genes", found: tokens.len(), expected: n_genes });
+            return Err(Error::Disagreement {
+                what: "tokens of genes",
+                found: tokens.len(),
+                expected: n_genes,
+            });
         }
         let bad = |reason| Error::BadExpression { n_spots, n_genes, reason };
         if tokens.iter().any(|&token| token == 0 || token as usize >= gene_capacity) {
@@ -174,10 +178,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     /// - output: [spots, n_patches * d + genes]
     pub fn features(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
         let expression = input.slice.expression();
-        let dense = TensorData::new(
-            expression.to_dense(),
-            [expression.n_spots(), expression.n_genes()],
-        );
+        let dense = TensorData::new(expression.to_dense(), [expression.n_spots(), expression.n_genes()]);
         Tensor::cat(vec![self.patches(input), Tensor::from_data(dense, input.slice.device())], 1)
     }
 

@@ -66,9 +66,11 @@ impl StagateConfig {
     ///
     /// [`Error::BadConfig`] with the first field that cannot be.
     pub fn validate(&self) -> Result<()> {
-        for (field, value) in
-            [("n_features", self.n_features), ("hidden_dim", self.hidden_dim), ("latent_dim", self.latent_dim)]
-        {
+        for (field, value) in [
+            ("n_features", self.n_features),
+            ("hidden_dim", self.hidden_dim),
+            ("latent_dim", self.latent_dim),
+        ] {
             if value == 0 {
                 let reason = "must be 1 or more".to_string();
                 return Err(Error::BadConfig { field, value: value.to_string(), reason });

@@ -111,7 +111,9 @@ impl Error {
                     "a radius of {suggested_radius:.4} gives the median spot six neighbours; k nearest neighbours need no radius"
                 )
             }
-            Self::TooFewSpots { .. } => "check that the slice is the one meant, or ask for fewer neighbours".into(),
+            Self::TooFewSpots { .. } => {
+                "check that the slice is the one meant, or ask for fewer neighbours".into()
+            }
             Self::Model(error) => return error.help(),
             _ => return None,
         })

@@ -22,7 +22,12 @@ impl Expression {
     /// # Errors
     ///
     /// [`Error::BadExpression`] if lists are out of order or a value is not finite.
-    pub fn from_sparse(starts: Vec<usize>, genes: Vec<u32>, values: Vec<f32>, n_genes: usize) -> Result<Self> {
+    pub fn from_sparse(
+        starts: Vec<usize>,
+        genes: Vec<u32>,
+        values: Vec<f32>,
+        n_genes: usize,
+    ) -> Result<Self> {
         let n_spots = starts.len().saturating_sub(1);
         let bad = |reason| Error::BadExpression { n_spots, n_genes, reason };
         if !values.iter().all(|value| value.is_finite()) {
@@ -93,7 +98,8 @@ impl Expression {
 
     /// Sum of squares over the first spots.
     pub fn sum_of_squares(&self, n_spots: usize) -> f64 {
-        let squares = |spot| self.matrix.row(spot).1.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
+        let squares =
+            |spot| self.matrix.row(spot).1.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
         (0..n_spots.min(self.n_spots())).map(squares).sum()
     }
 

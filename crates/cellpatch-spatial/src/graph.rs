@@ -87,9 +87,8 @@ impl SpatialGraph {
 
     /// Of each edge, in the order of weights, the spot that is read and the spot that reads.
     pub fn edges(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        (0..self.n_spots()).flat_map(|spot| {
-            self.neighbors(spot).iter().map(move |&source| (source, spot as u32))
-        })
+        (0..self.n_spots())
+            .flat_map(|spot| self.neighbors(spot).iter().map(move |&source| (source, spot as u32)))
     }
 
     /// The most spots that one spot reads, itself included.

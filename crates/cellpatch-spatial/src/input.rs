@@ -147,8 +147,7 @@ impl<B: Backend> PlainTensors<B> {
             let n = values.len();
             Tensor::from_data(TensorData::new(values, [n]), device)
         };
-        let (sources, targets) =
-            graph.edges().map(|(source, target)| (source as i32, target as i32)).unzip();
+        let (sources, targets) = graph.edges().map(|(source, target)| (source as i32, target as i32)).unzip();
         let longest = graph.longest_list();
         let (mut edges, mut real) = (vec![0_i32; n_spots * longest], vec![0.0_f32; n_spots * longest]);
         for spot in 0..n_spots {

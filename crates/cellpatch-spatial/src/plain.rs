@@ -37,7 +37,8 @@ pub fn attention_weights<B: Backend>(
     if let Some(kept) = kept.as_ref().filter(|_| pruned) {
         power = power * kept.clone();
     }
-    let lists = power.clone().select(0, edges.clone().reshape([n_spots * longest])).reshape([n_spots, longest]);
+    let lists =
+        power.clone().select(0, edges.clone().reshape([n_spots * longest])).reshape([n_spots, longest]);
     let sums = (lists * real.clone()).sum_dim(1).squeeze_dim::<1>(1);
     power / sums.select(0, targets.clone())
 }
@@ -90,7 +91,8 @@ pub fn squared_error<B: Backend>(
     if let Some(bias) = bias {
         let sums = Tensor::<B, 1>::from_floats(&known.sums_by_gene[..], &hidden.device());
         let decoded = weight.matmul(hidden.sum_dim(0).transpose()).squeeze_dim::<1>(1);
-        sum = sum + (bias.clone() * (decoded - sums)).sum() * 2.0 + bias.powi_scalar(2).sum() * n_spots as f64;
+        sum =
+            sum + (bias.clone() * (decoded - sums)).sum() * 2.0 + bias.powi_scalar(2).sum() * n_spots as f64;
     }
     (sum + known.sum_of_squares) / (n_spots * n_genes) as f64
 }

@@ -59,7 +59,8 @@ impl Tiles {
         tiles_per_batch: usize,
     ) -> Result<Self> {
         let expected = graph.n_spots();
-        for (what, found) in [("positions", positions.len()), ("spots with expression", expression.n_spots())] {
+        for (what, found) in [("positions", positions.len()), ("spots with expression", expression.n_spots())]
+        {
             if found != expected {
                 return Err(Error::Disagreement { what, found, expected });
             }
@@ -98,7 +99,8 @@ impl Tiles {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(epoch);
         order.shuffle(&mut random);
-        let batch = |tiles: &[usize]| tiles.iter().flat_map(|&tile| self.tiles[tile].iter().copied()).collect();
+        let batch =
+            |tiles: &[usize]| tiles.iter().flat_map(|&tile| self.tiles[tile].iter().copied()).collect();
         order.chunks(self.tiles_per_batch).map(batch).collect()
     }
 

@@ -5,8 +5,8 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use cellpatch_spatial::graph::{GraphWarning, Neighborhood, Position, SpatialGraph, build, stack};
 use cellpatch_spatial::Error;
+use cellpatch_spatial::graph::{GraphWarning, Neighborhood, Position, SpatialGraph, build, stack};
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
@@ -112,16 +112,16 @@ fn hexagons(n_rows: usize, n_columns: usize, distance: f64) -> Vec<Position> {
 fn what_is_no_slice_is_refused_with_the_reason() {
     let grid = hexagons(20, 20, 100.0);
     let radius = |radius| build(&grid, Neighborhood::Radius(radius)).unwrap_err();
-    assert!(matches!(build(&grid[..1], Neighborhood::Radius(1.0)), Err(Error::TooFewSpots { n_spots: 1, .. })));
+    assert!(matches!(
+        build(&grid[..1], Neighborhood::Radius(1.0)),
+        Err(Error::TooFewSpots { n_spots: 1, .. })
+    ));
     assert!(matches!(build(&grid[..4], Neighborhood::Nearest(4)), Err(Error::TooFewSpots { needed: 5, .. })));
     assert!(matches!(radius(0.0), Error::BadNeighborhood { .. }));
     assert!(matches!(radius(f64::NAN), Error::BadNeighborhood { .. }));
     let mut holey = grid.clone();
     holey[7][1] = f64::NAN;
-    assert!(matches!(
-        build(&holey, Neighborhood::Nearest(6)),
-        Err(Error::NonFinitePosition { spot: 7, .. })
-    ));
+    assert!(matches!(build(&holey, Neighborhood::Nearest(6)), Err(Error::NonFinitePosition { spot: 7, .. })));
     // A radius in the wrong unit: too small, or too large; the suggestion is right both times.
     let suggested = match (radius(0.1), radius(5_000.0)) {
         (
@@ -165,7 +165,8 @@ fn what_is_odd_is_told() {
 fn pruning_keeps_edges_of_one_label_and_self_loops() {
     let graph = SpatialGraph::from_edges(4, [(0, 1), (1, 0), (2, 1), (3, 2)]).unwrap();
     let kept = graph.edges_within(&[0, 0, 1, 1]).unwrap();
-    let edges: Vec<(u32, u32)> = graph.edges().zip(kept.iter()).filter(|edge| *edge.1).map(|edge| edge.0).collect();
+    let edges: Vec<(u32, u32)> =
+        graph.edges().zip(kept.iter()).filter(|edge| *edge.1).map(|edge| edge.0).collect();
     assert_eq!(edges, [(0, 0), (1, 0), (0, 1), (1, 1), (2, 2), (3, 2), (3, 3)]);
     assert!(graph.edges_within(&[0]).is_err());
     assert!(SpatialGraph::from_edges(2, [(0, 2)]).is_err());
@@ -174,9 +175,9 @@ fn pruning_keeps_edges_of_one_label_and_self_loops() {
 
 /// Where the real slices are, if they are here.
 fn layers() -> Option<PathBuf> {
-    let root = std::env::var_os("CELLPATCH_DATA").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data")
-    });
+    let root = std::env::var_os("CELLPATCH_DATA")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"));
     Some(root.join("spatial/dlpfc_layers")).filter(|folder| folder.is_dir())
 }
 
@@ -197,7 +198,8 @@ fn visium_slices_have_the_neighbours_that_brute_force_finds() {
         println!("skipped: no dlpfc_layers (CELLPATCH_DATA)");
         return;
     };
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "gz"));
     files.sort();
     assert_eq!(files.len(), 12);

@@ -57,7 +57,11 @@ impl ReadingInput<'_> {
 
     fn check(&self, shape: &BlockShape) {
         let d = shape.embedding_dim;
-        assert_eq!(self.embeddings.len(), (self.expression.n_columns() + 1) * d, "elements of the embeddings");
+        assert_eq!(
+            self.embeddings.len(),
+            (self.expression.n_columns() + 1) * d,
+            "elements of the embeddings"
+        );
         assert_eq!(self.slope.len(), d, "elements of the slope");
         assert!(self.queries.len().is_multiple_of(d), "elements of the queries");
     }

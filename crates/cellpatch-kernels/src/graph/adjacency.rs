@@ -16,7 +16,11 @@ impl Adjacency {
     /// - output: `None` where that does not hold
     pub fn new(starts: Vec<usize>, sources: Vec<u32>) -> Option<Self> {
         let n = starts.len().checked_sub(1)?;
-        if starts[0] != 0 || starts[n] != sources.len() || !starts.is_sorted() || sources.len() > u32::MAX as usize {
+        if starts[0] != 0
+            || starts[n] != sources.len()
+            || !starts.is_sorted()
+            || sources.len() > u32::MAX as usize
+        {
             return None;
         }
         let ordered = starts.windows(2).all(|list| {

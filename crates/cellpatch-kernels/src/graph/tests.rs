@@ -134,9 +134,8 @@ fn gradients_are_slopes() {
             let vectors = case.vectors();
             let (weights, products) = attention_weights(&case.adjacency, &case.rows, &vectors, instructions);
             let output = gather(&case.adjacency, &case.rows, &weights, d, instructions);
-            let gathered = gather_backward(
-                &case.adjacency, &case.rows, &weights, &output, &cotangent, d, instructions,
-            );
+            let gathered =
+                gather_backward(&case.adjacency, &case.rows, &weights, &output, &cotangent, d, instructions);
             let back = attention_weights_backward(
                 &case.adjacency,
                 &case.rows,
@@ -162,12 +161,16 @@ fn the_number_of_threads_changes_no_bit() {
             let (instructions, vectors) = (Instructions::detect(), case.vectors());
             let (weights, products) = attention_weights(&case.adjacency, &case.rows, &vectors, instructions);
             let output = gather(&case.adjacency, &case.rows, &weights, 70, instructions);
-            let gathered = gather_backward(
-                &case.adjacency, &case.rows, &weights, &output, &case.rows, 70, instructions,
-            );
+            let gathered =
+                gather_backward(&case.adjacency, &case.rows, &weights, &output, &case.rows, 70, instructions);
             let kept = (&weights[..], &products[..]);
             let back = attention_weights_backward(
-                &case.adjacency, &case.rows, &vectors, kept, &gathered.weights, instructions,
+                &case.adjacency,
+                &case.rows,
+                &vectors,
+                kept,
+                &gathered.weights,
+                instructions,
             );
             [output, gathered.rows, gathered.weights, back.rows, back.source, back.target]
         })

@@ -76,7 +76,8 @@ impl<B: ModelBackend> PatchReader<B> {
 
     /// What a kernel needs to read genes; `None` if a layer lacks a bias, which no released one does.
     pub fn tensors(&self) -> Option<ReaderTensors<B>> {
-        let mut tensors = vec![primitive(self.patch_tokens.val()), primitive(self.gene_embedding.weight.val())];
+        let mut tensors =
+            vec![primitive(self.patch_tokens.val()), primitive(self.gene_embedding.weight.val())];
         let (expression, weights) = self.reading().expression_tensors()?;
         tensors.extend(weights);
         tensors.extend(self.cross.weights()?);

@@ -17,10 +17,7 @@ use super::SpatialBackend;
 use crate::operation::SpatialOperation;
 
 impl SpatialBackend for Flex {
-    fn spatial_kernel(
-        operation: &SpatialOperation,
-        inputs: &[FlexTensor],
-    ) -> Option<Arc<dyn Kernel<Self>>> {
+    fn spatial_kernel(operation: &SpatialOperation, inputs: &[FlexTensor]) -> Option<Arc<dyn Kernel<Self>>> {
         if kernels_are_off() || inputs.iter().any(|input| input.dtype() != DType::F32) {
             return None;
         }
@@ -28,10 +25,9 @@ impl SpatialBackend for Flex {
             SpatialOperation::ExpressionProduct { expression } => {
                 Arc::new(product::FlexProduct { expression: Arc::clone(expression) })
             }
-            SpatialOperation::AttentionWeights { adjacency, kept } => Arc::new(neighbors::FlexWeights {
-                adjacency: Arc::clone(adjacency),
-                kept: kept.clone(),
-            }),
+            SpatialOperation::AttentionWeights { adjacency, kept } => {
+                Arc::new(neighbors::FlexWeights { adjacency: Arc::clone(adjacency), kept: kept.clone() })
+            }
             SpatialOperation::Gather { adjacency } => {
                 Arc::new(neighbors::FlexGather { adjacency: Arc::clone(adjacency) })
             }

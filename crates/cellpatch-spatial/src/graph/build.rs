@@ -120,11 +120,16 @@ pub fn stack(slices: &[&[Position]], within: Neighborhood, between: Option<f64>)
         let neighbors_of = |spot: usize| {
             let mut list = Vec::new();
             match within {
-                Neighborhood::Radius(radius) => trees[slice].within(positions[spot], radius * radius, &mut |near| {
-                    list.push((firsts[slice] + near.spot as usize) as u32);
-                }),
+                Neighborhood::Radius(radius) => {
+                    trees[slice].within(positions[spot], radius * radius, &mut |near| {
+                        list.push((firsts[slice] + near.spot as usize) as u32);
+                    })
+                }
                 Neighborhood::Nearest(k) => list.extend(
-                    trees[slice].nearest(spot, k).iter().map(|near| (firsts[slice] + near.spot as usize) as u32),
+                    trees[slice]
+                        .nearest(spot, k)
+                        .iter()
+                        .map(|near| (firsts[slice] + near.spot as usize) as u32),
                 ),
             }
             if let Some(radius) = between {
@@ -243,10 +248,8 @@ fn warnings(graph: &SpatialGraph, slices: &[&[Position]]) -> Vec<GraphWarning> {
     for positions in slices {
         places.clear();
         // Adding 0 makes -0 and 0 one place.
-        n_duplicates += positions
-            .iter()
-            .filter(|position| !places.insert(position.map(|x| (x + 0.0).to_bits())))
-            .count();
+        n_duplicates +=
+            positions.iter().filter(|position| !places.insert(position.map(|x| (x + 0.0).to_bits()))).count();
     }
     if n_duplicates > 0 {
         warnings.push(GraphWarning::DuplicatePositions { n_spots: n_duplicates });

@@ -131,7 +131,12 @@ impl<'a> KdTree<'a> {
         let beyond = position[axis] - at;
         let middle = range.start + range.len() / 2;
         let halves = [(2 * node + 1, range.start..middle), (2 * node + 2, middle..range.end)];
-        let [near, far] = if beyond <= 0.0 { halves } else { let [a, b] = halves; [b, a] };
+        let [near, far] = if beyond <= 0.0 {
+            halves
+        } else {
+            let [a, b] = halves;
+            [b, a]
+        };
         self.visit_nearest(near.0, near.1, of, k, nearest);
         let full = nearest.len() == k;
         if !full || nearest.last().is_some_and(|last| beyond * beyond <= last.squared) {

@@ -4,9 +4,7 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use cellpatch_model::CellPatchConfig;
-use cellpatch_spatial::{
-    CellPatchInput, CellPatchStagateConfig, GenesRead, SpatialBackend, SpatialInput,
-};
+use cellpatch_spatial::{CellPatchInput, CellPatchStagateConfig, GenesRead, SpatialBackend, SpatialInput};
 
 use crate::golden::Golden;
 use crate::training::check_training;

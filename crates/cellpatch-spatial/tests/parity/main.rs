@@ -35,7 +35,11 @@ macro_rules! parity {
 
             #[test]
             fn cellpatch_stagate_with_tied_weights_is_pytorchs() {
-                crate::cellpatch_stagate::check::<Inner>("cellpatch_stagate_tied", &Default::default(), $slack);
+                crate::cellpatch_stagate::check::<Inner>(
+                    "cellpatch_stagate_tied",
+                    &Default::default(),
+                    $slack,
+                );
             }
 
             #[test]

@@ -25,8 +25,7 @@ pub(crate) fn check<B: SpatialBackend>(case: &str, device: &B::Device, slack: f6
     golden.assert_output("latent", &output.latent.into_data(), slack);
     golden.assert_output("latent", &valid.latent(&input).into_data(), slack);
     golden.assert_output("recon", &output.reconstruction.into_data(), slack);
-    let difference =
-        largest_difference(&valid.attention(&input).into_data(), &golden.edge_weights(&graph));
+    let difference = largest_difference(&valid.attention(&input).into_data(), &golden.edge_weights(&graph));
     assert_within("alpha", difference, golden.number("/abs_tolerance/out") * slack);
 
     let input = SpatialInput::<Autodiff<B>>::new(graph, expression, device).unwrap();

@@ -56,7 +56,12 @@ fn check_gradients(found: &BTreeMap<String, TensorData>, golden: &Golden, slack:
     }
 }
 
-fn check_weights<B: SpatialBackend, M: Module<Autodiff<B>>>(model: &M, group: &str, golden: &Golden, slack: f64) {
+fn check_weights<B: SpatialBackend, M: Module<Autodiff<B>>>(
+    model: &M,
+    group: &str,
+    golden: &Golden,
+    slack: f64,
+) {
     let (expected, found) = (golden.group(group), named_tensors(model));
     let within = golden.number(&format!("/abs_tolerance/{group}/at_least_99.9_percent_within")) * slack;
     let at_most = golden.number(&format!("/abs_tolerance/{group}/every_element_within"));

@@ -130,7 +130,10 @@ pub fn read_genes_backward(
     drop(parts);
     let mut part = sizes.split(&mut sums);
     if tables.zeros.is_some() {
-        dispatch(instructions, ZerosBackward { tables: &tables, head_dim: shape.head_dim(), part: &mut part });
+        dispatch(
+            instructions,
+            ZerosBackward { tables: &tables, head_dim: shape.head_dim(), part: &mut part },
+        );
     }
     through_projections(&block, input, &tables, part, instructions)
 }
@@ -168,7 +171,14 @@ fn through_projections(
     }
     dispatch(
         instructions,
-        KeysBackward { tables, head_dim, n_queries, part: &part, for_memory: &mut for_memory, for_queries: &mut for_queries },
+        KeysBackward {
+            tables,
+            head_dim,
+            n_queries,
+            part: &part,
+            for_memory: &mut for_memory,
+            for_queries: &mut for_queries,
+        },
     );
     for (head, values) in part.values.chunks_exact(n_rows * head_dim).enumerate() {
         for (for_row, value) in for_memory.chunks_exact_mut(2 * d).zip(values.chunks_exact(head_dim)) {
@@ -374,7 +384,8 @@ impl SpotsBackward<'_> {
             for (panel, log_sum_exp) in log_sum_exp.enumerate() {
                 let (head, panel_of_head) = (panel / tables.n_panels, panel % tables.n_panels);
                 let first_query = panel_of_head * Q;
-                let scores = &mut into.scores.as_chunks_mut::<Q>().0[panel * tables.n_rows..][..tables.n_rows];
+                let scores =
+                    &mut into.scores.as_chunks_mut::<Q>().0[panel * tables.n_rows..][..tables.n_rows];
                 let values = &mut into.values.as_chunks_mut::<H>().0[head * tables.n_rows..][..tables.n_rows];
                 let zeros = match tables.zeros {
                     Some(_) => Some((

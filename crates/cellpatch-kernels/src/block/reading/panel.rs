@@ -246,7 +246,8 @@ impl<S: Simd, const H: usize, const Q: usize> Sums<S, H, Q> {
         for token in 0..K {
             let at_zero = vectors::<S, Q>(&zeros.weights[genes[token] as usize]);
             for vector in 0..2 {
-                weights[token][vector] = S::sub(weights[token][vector], S::mul(at_zero[vector], factors[vector]));
+                weights[token][vector] =
+                    S::sub(weights[token][vector], S::mul(at_zero[vector], factors[vector]));
                 self.sum[vector] = S::add(self.sum[vector], weights[token][vector]);
             }
         }

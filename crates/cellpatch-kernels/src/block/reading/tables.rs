@@ -47,8 +47,7 @@ impl Tables {
         let shape = &block.shape;
         let (d, head_dim, n_heads) = (shape.embedding_dim, shape.head_dim(), shape.n_heads);
         let projection = &block.weights.in_projection[d * d..];
-        let memory =
-            project_rows(input.embeddings, d, projection, Some(block.memory_bias()), instructions);
+        let memory = project_rows(input.embeddings, d, projection, Some(block.memory_bias()), instructions);
         let memory_slope = project_rows(input.slope, d, projection, None, instructions);
         let n_rows = input.embeddings.len() / d;
         let mut values = vec![0.0; n_rows * d];
@@ -111,7 +110,8 @@ impl Vectorized for FillScores<'_> {
         );
         let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
         let n_panels = tables.n_panels;
-        let panels = tables.scores.chunks_exact_mut(tables.n_rows * Q).zip(tables.score_slopes.chunks_exact_mut(Q));
+        let panels =
+            tables.scores.chunks_exact_mut(tables.n_rows * Q).zip(tables.score_slopes.chunks_exact_mut(Q));
         let mut queries = vec![0.0; head_dim * Q];
         for (index, (scores, slopes)) in panels.enumerate() {
             let (head, panel) = (index / n_panels, index % n_panels);
@@ -148,7 +148,8 @@ impl Vectorized for FillZeros<'_> {
         let (n_rows, n_genes) = (tables.n_rows, tables.n_rows - 1);
         let n_panels = tables.n_panels;
         let sums = zeros.sums.chunks_exact_mut(Q).zip(zeros.gathered.chunks_exact_mut(head_dim * Q));
-        let outputs = zeros.references.chunks_exact_mut(Q).zip(zeros.weights.chunks_exact_mut(n_rows * Q)).zip(sums);
+        let outputs =
+            zeros.references.chunks_exact_mut(Q).zip(zeros.weights.chunks_exact_mut(n_rows * Q)).zip(sums);
         for (index, ((references, weights), (sums, gathered))) in outputs.enumerate() {
             // The padding token is no gene.
             let scores = &tables.scores[index * n_rows * Q..][..n_genes * Q];

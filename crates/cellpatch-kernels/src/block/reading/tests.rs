@@ -109,7 +109,9 @@ impl Case {
         let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.genes.len()).collect();
         let mut memory = vec![0.0; n_spots * n_genes * d];
         for (tokens, rows) in tokens.iter().zip(memory.chunks_exact_mut(n_genes * d)) {
-            for ((&gene, &value), row) in tokens.genes.iter().zip(&tokens.values).zip(rows.chunks_exact_mut(d)) {
+            for ((&gene, &value), row) in
+                tokens.genes.iter().zip(&tokens.values).zip(rows.chunks_exact_mut(d))
+            {
                 for h in 0..d {
                     row[h] = self.embeddings[gene as usize * d + h] + value * self.slope[h];
                 }

@@ -138,19 +138,19 @@ impl Kernel<Flex> for FlexSquaredError {
         };
         let for_product = combined(&inputs[1], None, None, (-scale, d));
         let one = |_: usize| 1.0_f32;
-        let vector = biased.as_ref().map(|biased| (&biased.product[..], &one as &(dyn Fn(usize) -> f32 + Sync)));
+        let vector =
+            biased.as_ref().map(|biased| (&biased.product[..], &one as &(dyn Fn(usize) -> f32 + Sync)));
         let for_hidden = combined(&by_gram(1, 1), Some(product.slice()), vector, (scale, d));
         let of_gene = |gene: usize| biased.as_ref().map_or(0.0, |biased| biased.bias.slice()[gene]);
-        let vector =
-            biased.as_ref().map(|biased| (&biased.hidden_sum[..], &of_gene as &(dyn Fn(usize) -> f32 + Sync)));
+        let vector = biased
+            .as_ref()
+            .map(|biased| (&biased.hidden_sum[..], &of_gene as &(dyn Fn(usize) -> f32 + Sync)));
         let for_weight = combined(&by_gram(2, 0), None, vector, (scale, d));
-        let mut gradients = vec![
-            like(for_product, &inputs[0]),
-            like(for_hidden, &inputs[1]),
-            like(for_weight, &inputs[2]),
-        ];
+        let mut gradients =
+            vec![like(for_product, &inputs[0]), like(for_hidden, &inputs[1]), like(for_weight, &inputs[2])];
         if let Some(biased) = &biased {
-            let genes = weight.slice().chunks_exact(d).zip(biased.bias.slice()).zip(self.0.sums_by_gene.iter());
+            let genes =
+                weight.slice().chunks_exact(d).zip(biased.bias.slice()).zip(self.0.sums_by_gene.iter());
             let for_bias = genes.map(|((weight, &bias), &sum)| {
                 let decoded = dot(weight, &biased.hidden_sum);
                 (f64::from(scale) * (decoded - f64::from(sum) + n_spots as f64 * f64::from(bias))) as f32

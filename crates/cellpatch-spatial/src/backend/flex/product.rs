@@ -32,8 +32,7 @@ impl Kernel<Flex> for FlexProduct {
     ) -> Vec<FlexTensor> {
         let [_, width] = dimensions(&inputs[0]);
         let gradient = Elements::of(&gradient);
-        let for_matrix =
-            self.expression.transposed_multiply(gradient.slice(), width, Instructions::detect());
+        let for_matrix = self.expression.transposed_multiply(gradient.slice(), width, Instructions::detect());
         vec![like(for_matrix, &inputs[0])]
     }
 }

@@ -116,10 +116,7 @@ impl Kernel<Flex> for FlexReading {
         let n_spots = self.expression.n_rows();
         let kept = if keep {
             let n_lanes = kept.log_sum_exp.len() / n_spots.max(1);
-            vec![
-                tensor(kept.gathered, [n_spots, n_patches, d]),
-                tensor(kept.log_sum_exp, [n_spots, n_lanes]),
-            ]
+            vec![tensor(kept.gathered, [n_spots, n_patches, d]), tensor(kept.log_sum_exp, [n_spots, n_lanes])]
         } else {
             Vec::new()
         };
