@@ -54,7 +54,8 @@ pub struct StagateConfig {
     /// How decoder and encoder belong together.
     #[config(default = "Tying::Tied")]
     pub tying: Tying,
-    /// Share of the pruned graph's attention in cell-type-aware STAGATE; 0 is without. The paper's is 0.5.
+    /// Share of the pruned graph's attention in cell-type-aware STAGATE; 0 is without. The paper's is 0.5. A slice without a
+    /// pruned graph is taken as one whose pruning left every edge.
     #[config(default = 0.0)]
     pub pruned_share: f64,
 }
