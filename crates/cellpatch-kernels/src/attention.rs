@@ -20,9 +20,9 @@ use crate::simd::{Simd, Vectorized};
 /// A row of one head.
 pub(crate) type HeadRow<const H: usize> = [f32; H];
 /// `Q` rows of one head, transposed.
-type Panel<const H: usize, const Q: usize> = [[f32; Q]; H];
+pub(crate) type Panel<const H: usize, const Q: usize> = [[f32; Q]; H];
 /// A tile of weights or scores: of `K` keys, each two vectors of queries.
-type Tile<V, const K: usize> = [[V; 2]; K];
+pub(crate) type Tile<V, const K: usize> = [[V; 2]; K];
 
 /// How far above its reference a score may rise before the sums so far are scaled down, in powers of two.
 const HEADROOM: f32 = 8.0;
@@ -413,7 +413,7 @@ fn gather<S: Simd, const H: usize, const Q: usize, const K: usize>(
 
 /// Sets dropped weights to 0; kept ones are scaled elsewhere.
 #[inline(always)]
-fn drop_some<S: Simd, const K: usize, const Q: usize>(
+pub(crate) fn drop_some<S: Simd, const K: usize, const Q: usize>(
     dropout: &DropoutRows<Q>,
     first_key: usize,
     weights: &mut Tile<S::Vector, K>,
@@ -435,7 +435,7 @@ fn drop_some<S: Simd, const K: usize, const Q: usize>(
 }
 
 #[inline(always)]
-fn stored<S: Simd, const Q: usize, const K: usize>(tile: &Tile<S::Vector, K>) -> [[f32; Q]; K] {
+pub(crate) fn stored<S: Simd, const Q: usize, const K: usize>(tile: &Tile<S::Vector, K>) -> [[f32; Q]; K] {
     let mut rows = [[0.0; Q]; K];
     for (row, vectors) in rows.iter_mut().zip(tile) {
         let (low, high) = row.split_at_mut(S::LANES);

@@ -9,6 +9,7 @@ mod backward;
 mod feedforward;
 mod forward;
 mod gradient;
+pub mod reading;
 
 pub use self::backward::{BlockGradient, block_backward};
 pub use self::forward::{BlockOutput, Kept, block_forward};

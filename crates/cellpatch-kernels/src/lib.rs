@@ -66,12 +66,14 @@ pub mod block;
 mod dropout;
 mod exponential;
 pub mod genes;
+pub mod graph;
 mod matrix;
 pub mod norm;
 pub mod output;
 pub mod peak;
 mod reduce;
 mod simd;
+pub mod sparse;
 mod workspace;
 
 pub use simd::Instructions;

@@ -5,7 +5,7 @@
 //! [`Autodiff`] then records one node whose backward pass is the kernel's own, instead of differentiating the primitive
 //! operations of which it is made.
 
-mod flex;
+pub mod flex;
 
 use std::sync::Arc;
 
@@ -83,15 +83,28 @@ impl<B: ModelBackend, C: CheckpointStrategy> ModelBackend for Autodiff<B, C> {
         let inner = inputs.each_ref().map(|input| input.primitive.clone());
         let kernel = B::kernel(operation, &inner)?;
         let seed = draw_seed::<B, _>(operation, &inner);
-        let parents = inputs.map(|input| input.node);
-        Some(match KernelBackward.prepare::<C>(parents).compute_bound().stateful() {
-            OpsKind::Tracked(step) => {
-                let computed = kernel.forward(&inner, seed, true);
-                let output = computed.output.clone();
-                step.finish(Recorded { kernel, inputs: inner, computed, seed }, output)
-            }
-            OpsKind::UnTracked(step) => step.finish(kernel.forward(&inner, seed, false).output),
-        })
+        Some(recorded::<B, C, N>(kernel, inputs, seed))
+    }
+}
+
+/// Runs a kernel and records it as one node, whose backward pass is the kernel's own: for operations that other crates
+/// add to the model's.
+///
+/// - seed: of the call's dropout
+pub fn recorded<B: Backend, C: CheckpointStrategy, const N: usize>(
+    kernel: Arc<dyn Kernel<B>>,
+    inputs: [FloatTensor<Autodiff<B, C>>; N],
+    seed: u64,
+) -> FloatTensor<Autodiff<B, C>> {
+    let inner = inputs.each_ref().map(|input| input.primitive.clone());
+    let parents = inputs.map(|input| input.node);
+    match KernelBackward.prepare::<C>(parents).compute_bound().stateful() {
+        OpsKind::Tracked(step) => {
+            let computed = kernel.forward(&inner, seed, true);
+            let output = computed.output.clone();
+            step.finish(Recorded { kernel, inputs: inner, computed, seed }, output)
+        }
+        OpsKind::UnTracked(step) => step.finish(kernel.forward(&inner, seed, false).output),
     }
 }
 
@@ -106,7 +119,7 @@ struct Recorded<B: Backend, const N: usize> {
     seed: u64,
 }
 
-impl<B: ModelBackend, const N: usize> Backward<B, N> for KernelBackward {
+impl<B: Backend, const N: usize> Backward<B, N> for KernelBackward {
     type State = Recorded<B, N>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {

@@ -88,22 +88,27 @@ impl<B: ModelBackend> Block<B> {
         operation: &Operation<IntTensor<B>>,
         mut inputs: Vec<FloatTensor<B>>,
     ) -> Option<Tensor<B, 3>> {
+        inputs.extend(self.weights()?);
+        let inputs: [FloatTensor<B>; N] = inputs.try_into().ok()?;
+        B::fused(operation, inputs).map(tensor)
+    }
+
+    /// The block's twelve weights, in the order of [`Operation`]; `None` if a layer lacks a bias.
+    pub(crate) fn weights(&self) -> Option<Vec<FloatTensor<B>>> {
         let (in_projection, in_projection_bias, out_projection) = self.attention.weights();
-        inputs.push(primitive(in_projection));
-        inputs.push(primitive(in_projection_bias));
+        let mut weights = vec![primitive(in_projection), primitive(in_projection_bias)];
         let norm = |norm: &LayerNorm<B>| Some((norm.gamma.val(), norm.beta.as_ref()?.val()));
         let linear = |linear: &Linear<B>| Some((linear.weight.val(), linear.bias.as_ref()?.val()));
         let (gain, bias) = norm(&self.attention_norm)?;
         let (mlp_gain, mlp_bias) = norm(&self.mlp_norm)?;
         let (weight, out_bias) = linear(out_projection)?;
-        inputs.extend([primitive(weight), primitive(out_bias), primitive(gain), primitive(bias)]);
+        weights.extend([primitive(weight), primitive(out_bias), primitive(gain), primitive(bias)]);
         for layer in [&self.mlp.expand, &self.mlp.contract] {
             let (weight, bias) = linear(layer)?;
-            inputs.extend([primitive(weight), primitive(bias)]);
+            weights.extend([primitive(weight), primitive(bias)]);
         }
-        inputs.extend([primitive(mlp_gain), primitive(mlp_bias)]);
-        let inputs: [FloatTensor<B>; N] = inputs.try_into().ok()?;
-        B::fused(operation, inputs).map(tensor)
+        weights.extend([primitive(mlp_gain), primitive(mlp_bias)]);
+        Some(weights)
     }
 
     pub(crate) fn spec(&self, ragged: Ragged<'_>, device: &B::Device) -> AttentionSpec {

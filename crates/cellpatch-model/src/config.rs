@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::ModelBackend;
 use crate::error::{Error, Result};
+use crate::lengths::GeneLengths;
 use crate::model::CellPatch;
 
 /// How an expression value becomes a vector.
@@ -33,6 +34,13 @@ pub enum Padding {
     /// They are attended like a gene (token 0 with value 0), as the released code does: outputs depend on the
     /// batch.
     Attended,
+}
+
+impl Padding {
+    /// The lengths attention must respect, if padding is not attended.
+    pub(crate) fn masked(self, lengths: &GeneLengths) -> Option<&GeneLengths> {
+        (self == Self::Masked).then_some(lengths)
+    }
 }
 
 /// Sizes and choices of a [`CellPatch`] model.

@@ -1,5 +1,7 @@
 //! From a cell's genes to its patches.
 
+mod reader;
+
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::backend::Backend;
@@ -8,13 +10,15 @@ use burn::tensor::{Int, Tensor};
 use crate::attention::Ragged;
 use crate::backend::ModelBackend;
 use crate::block::Block;
-use crate::config::{CellPatchConfig, ExpressionEmbedding, Padding};
+use crate::config::{CellPatchConfig, Padding};
 use crate::embedding::ExpressionLayer;
 use crate::initialization;
 use crate::input::GeneValues;
 use crate::lengths::GeneLengths;
 use crate::linear::rows;
-use crate::operation::{Operation, primitive, tensor};
+
+use self::reader::Reading;
+pub use self::reader::{PatchReader, ReaderTensors};
 
 /// Reads a bag of (gene, expression) pairs into learned patch tokens.
 #[derive(Module, Debug)]
@@ -51,34 +55,17 @@ impl<B: ModelBackend> Encoder<B> {
     ///
     /// - output: [cells, n_patches, d]
     pub fn cross_patches(&self, input: &GeneValues<B>) -> Tensor<B, 3> {
-        let ragged = Ragged { queries: None, keys: self.masked(&input.lengths) };
-        self.cross_fused(input, ragged)
-            .unwrap_or_else(|| self.cross.forward(self.patch_tokens.val(), self.embed(input), ragged))
+        self.reading().forward(input)
     }
 
-    /// The cross block with its embedding inside, if the backend has a kernel for it.
-    fn cross_fused(&self, input: &GeneValues<B>, ragged: Ragged<'_>) -> Option<Tensor<B, 3>> {
-        let operation = |expression| Operation::GeneBlock {
-            attention: self.cross.spec(ragged, &input.values.device()),
-            genes: input.genes.clone().into_primitive(),
-            expression,
-        };
-        let mut inputs = vec![
-            primitive(self.patch_tokens.val()),
-            primitive(self.gene_table()),
-            primitive(input.values.clone()),
-        ];
-        match &self.expression {
-            ExpressionLayer::Continuous(layer) => {
-                inputs.extend([primitive(layer.weight.val()), primitive(layer.bias.as_ref()?.val())]);
-                self.cross.fused::<17>(&operation(ExpressionEmbedding::Continuous), inputs)
-            }
-            ExpressionLayer::Binned(bins) => {
-                let [n_bins, _] = bins.weight.dims();
-                inputs.push(primitive(bins.weight.val()));
-                let expression = ExpressionEmbedding::Binned { max_value: n_bins - 1 };
-                self.cross.fused::<16>(&operation(expression), inputs)
-            }
+    /// The parts that read a cell's genes.
+    fn reading(&self) -> Reading<'_, B> {
+        Reading {
+            expression: &self.expression,
+            gene_embedding: &self.gene_embedding,
+            patch_tokens: &self.patch_tokens,
+            cross: &self.cross,
+            padding: self.padding,
         }
     }
 
@@ -104,9 +91,7 @@ impl<B: ModelBackend> Encoder<B> {
         &self,
         input: &GeneValues<B>,
     ) -> (Tensor<B, 3>, Tensor<B, 3>, Vec<Tensor<B, 3>>) {
-        let ragged = Ragged { queries: None, keys: self.masked(&input.lengths) };
-        let (mut patches, cross) =
-            self.cross.forward_with_scores(self.patch_tokens.val(), self.embed(input), ragged);
+        let (mut patches, cross) = self.reading().forward_with_scores(input);
         let mut maps = Vec::with_capacity(self.self_blocks.len());
         for block in &self.self_blocks {
             let (next, map) = block.forward_with_scores(patches.clone(), patches, Ragged::default());
@@ -130,9 +115,7 @@ impl<B: ModelBackend> Encoder<B> {
     /// - genes: [cells, genes]
     /// - output: [cells, genes, d]
     pub fn embed_genes(&self, genes: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        let operation = Operation::EmbedGenes { genes: genes.clone().into_primitive() };
-        B::fused(&operation, [primitive(self.gene_table())])
-            .map_or_else(|| self.gene_embedding.forward(genes), tensor)
+        self.reading().embed_genes(genes)
     }
 
     /// The whole gene embedding table.
@@ -144,10 +127,6 @@ impl<B: ModelBackend> Encoder<B> {
 
     /// The lengths attention must respect, if padding is not attended.
     pub(crate) fn masked<'a>(&self, lengths: &'a GeneLengths) -> Option<&'a GeneLengths> {
-        (self.padding == Padding::Masked).then_some(lengths)
-    }
-
-    fn embed(&self, input: &GeneValues<B>) -> Tensor<B, 3> {
-        self.embed_genes(input.genes.clone()) + self.expression.forward(input.values.clone())
+        self.padding.masked(lengths)
     }
 }

@@ -72,7 +72,7 @@ pub mod weights;
 pub use annotation::{AnnotationHead, Annotator, AnnotatorConfig, weighted_cross_entropy};
 pub use backend::ModelBackend;
 pub use config::{CellPatchConfig, ExpressionEmbedding, Padding, Preset};
-pub use encoder::Encoder;
+pub use encoder::{Encoder, PatchReader};
 pub use error::{Error, ErrorCategory, Result};
 pub use input::{GeneTargets, GeneValues, pad_values};
 pub use lengths::GeneLengths;

@@ -27,6 +27,8 @@ mod zip;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use burn::module::Module;
+use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 pub use checkpoint::{Checkpoint, LoadReport};
@@ -34,8 +36,6 @@ pub use contents::{LeftOut, LeftOutKind};
 pub use fault::{Fault, TensorFault};
 pub use fit::{Fit, NamedShape, ShapeMismatch};
 pub use parameters::named_tensors;
-
-use burn::module::Module;
 
 use crate::annotation::AnnotatorConfig;
 use crate::backend::ModelBackend;
@@ -57,7 +57,8 @@ pub enum PthLayout {
     Released,
 }
 
-/// Writes a model's weights as safetensors, atomically: the file is written beside its place and renamed.
+/// Writes the weights of a model, or of any module made of this crate's parts, as safetensors, atomically: the file is
+/// written beside its place and renamed.
 ///
 /// The same weights and metadata give the same bytes. Metadata are free text by name; start with
 /// [`config_metadata`], so that the file says what model it belongs to.
@@ -65,7 +66,7 @@ pub enum PthLayout {
 /// # Errors
 ///
 /// [`Error::Io`](crate::Error::Io) with the path.
-pub fn save_safetensors<B: ModelBackend, M: Module<B>>(
+pub fn save_safetensors<B: Backend, M: Module<B>>(
     model: &M,
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,

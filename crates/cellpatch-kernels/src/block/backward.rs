@@ -7,7 +7,7 @@ use super::forward::{Cell, shared_queries};
 use super::gradient::WeightGradients;
 use super::{BlockInput, BlockShape, BlockWeights, Memory, Prepared};
 use crate::attention::{HeadGradient, HeadGradients};
-use crate::matrix::{Layout, Start, add_column_sums, add_outer_products, multiply, transposed};
+use crate::matrix::{Layout, Start, add_column_sums, add_outer_products, multiply};
 use crate::reduce::{largest_first, sum_of_parts};
 use crate::simd::{Instructions, Simd, Vectorized, dispatch};
 use crate::workspace::{Workspace, sized, split_heads, with_workspace, zeroed};
@@ -48,11 +48,7 @@ pub fn block_backward(
     let d = shape.embedding_dim;
     let block = Prepared::new(*shape, *weights);
     let shared = shared_queries(&block, input, instructions);
-    let transposed = Transposed {
-        out_projection: transposed(weights.out_projection, d),
-        expand: transposed(weights.expand, shape.mlp_dim),
-        contract: transposed(weights.contract, d),
-    };
+    let transposed = Transposed::new(&block);
     let queries = input.query_rows.padded * d;
     let n_weights = WeightGradients::total(shape);
     let n_shared = if shared.is_empty() { 0 } else { queries };

@@ -3,7 +3,7 @@
 use super::Prepared;
 use super::gradient::WeightGradients;
 use crate::exponential::normal_distribution;
-use crate::matrix::{Layout, Start, add_column_sums, add_outer_products, multiply};
+use crate::matrix::{Layout, Start, add_column_sums, add_outer_products, multiply, transposed};
 use crate::simd::Simd;
 use crate::workspace::{FeedforwardRows, sized};
 
@@ -71,6 +71,17 @@ pub(super) struct Transposed {
     pub(super) expand: Vec<f32>,
     /// [d, mlp]
     pub(super) contract: Vec<f32>,
+}
+
+impl Transposed {
+    pub(super) fn new(block: &Prepared<'_>) -> Self {
+        let (d, weights) = (block.shape.embedding_dim, &block.weights);
+        Self {
+            out_projection: transposed(weights.out_projection, d),
+            expand: transposed(weights.expand, block.shape.mlp_dim),
+            contract: transposed(weights.contract, d),
+        }
+    }
 }
 
 /// - gathered, queries: as in the forward pass, [rows, d]

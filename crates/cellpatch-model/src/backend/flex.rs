@@ -55,36 +55,40 @@ impl ModelBackend for Flex {
 }
 
 /// Whether the environment asks for plain operations (`CELLPATCH_KERNELS=off`): to see whether a result is a kernel's.
-fn kernels_are_off() -> bool {
+pub fn kernels_are_off() -> bool {
     static OFF: OnceLock<bool> = OnceLock::new();
     *OFF.get_or_init(|| std::env::var("CELLPATCH_KERNELS").is_ok_and(|value| value == "off"))
 }
 
 /// A float tensor in row-major order.
-struct Elements(FlexTensor);
+#[derive(Debug)]
+pub struct Elements(FlexTensor);
 
 impl Elements {
     /// Without a copy where the tensor is in order.
-    fn of(tensor: &FlexTensor) -> Self {
+    pub fn of(tensor: &FlexTensor) -> Self {
         Self(tensor.to_contiguous())
     }
 
-    fn slice(&self) -> &[f32] {
+    /// The elements, which must be 32-bit floats.
+    pub fn slice(&self) -> &[f32] {
         let layout = self.0.layout();
         &self.0.storage::<f32>()[layout.start_offset()..][..layout.shape().num_elements()]
     }
 }
 
-fn dimensions<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
+/// A tensor's shape.
+pub fn dimensions<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
 
-fn tensor<const D: usize>(elements: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+/// A tensor of elements in row-major order.
+pub fn tensor<const D: usize>(elements: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(elements), Layout::contiguous(Shape::new(shape)), DType::F32)
 }
 
 /// A tensor in the shape of another.
-fn like(elements: Vec<f32>, other: &FlexTensor) -> FlexTensor {
+pub fn like(elements: Vec<f32>, other: &FlexTensor) -> FlexTensor {
     let shape = other.layout().shape().clone();
     FlexTensor::new(Bytes::from_elems(elements), Layout::contiguous(shape), DType::F32)
 }

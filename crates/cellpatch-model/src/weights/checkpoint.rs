@@ -59,7 +59,7 @@ pub struct LoadReport {
 impl Checkpoint {
     /// Takes a model's weights; start the metadata with [`config_metadata`](super::config_metadata), so that they
     /// say what model the weights belong to.
-    pub fn of<B: ModelBackend, M: Module<B>>(model: &M, metadata: BTreeMap<String, String>) -> Self {
+    pub fn of<B: Backend, M: Module<B>>(model: &M, metadata: BTreeMap<String, String>) -> Self {
         Self { tensors: parameters::named_tensors(model), metadata, left_out: Vec::new() }
     }
 
@@ -164,7 +164,7 @@ impl Checkpoint {
     }
 
     /// Compares the tensors with a model's parameters, and changes neither.
-    pub fn fit<B: ModelBackend, M: Module<B>>(&self, model: &M) -> Fit {
+    pub fn fit<B: Backend, M: Module<B>>(&self, model: &M) -> Fit {
         let mut fit = Fit { left_out: self.left_out.clone(), ..Fit::default() };
         let parameters = parameters::shapes(model);
         for (name, expected) in &parameters {
@@ -182,14 +182,14 @@ impl Checkpoint {
         fit
     }
 
-    /// Puts the tensors into a model ([`CellPatch`](crate::CellPatch) or [`Annotator`](crate::Annotator)); its parameters
-    /// keep their identity, device and whether they learn.
+    /// Puts the tensors into a model, or any module made of this crate's parts; its parameters keep their identity, device
+    /// and whether they learn. What the module has no place for is skipped.
     ///
     /// # Errors
     ///
     /// [`Error::MissingTensor`], [`Error::WrongType`] or [`Error::WrongShape`] for the first parameter that no tensor
     /// fits; [`Checkpoint::fit`] lists all of them.
-    pub fn load_into<B: ModelBackend, M: Module<B>>(&self, model: M) -> Result<(M, LoadReport)> {
+    pub fn load_into<B: Backend, M: Module<B>>(&self, model: M) -> Result<(M, LoadReport)> {
         let mut used = BTreeSet::new();
         let model = parameters::with_tensors(model, &self.tensors, &mut used)
             .map_err(|error| self.with_element_type(error))?;

@@ -20,15 +20,11 @@ pub(crate) fn released_name(path: &[(String, String)]) -> ReleasedName {
 
 fn name(fields: &[&str]) -> String {
     match fields {
-        ["encoder", "patch_tokens"] => "pathway_token".into(),
-        ["encoder", "expression", _kind, leaf] => format!("count2vector.{leaf}"),
-        ["encoder", "expression_norm", leaf] => format!("count2vector_norm.{}", norm(leaf)),
-        ["encoder", "gene_embedding", leaf] => format!("gene2vector.{leaf}"),
-        ["encoder", "to_latent", leaf] => format!("encoder_projection.{leaf}"),
-        ["encoder", "cross", rest @ ..] => block("cross_extract_blocks", "", rest),
-        ["encoder", "self_blocks", index, rest @ ..] => {
-            block("self_extract_blocks", &format!(".{index}"), rest)
-        }
+        // Parts of CellPatch+STAGATE.
+        ["reader", rest @ ..] => format!("model_head.{}", encoder(rest)),
+        ["autoencoder", rest @ ..] => format!("model_STG.{}", rest.join(".")),
+        ["to_genes", leaf] => format!("decoder_lin.{leaf}"),
+        ["encoder", rest @ ..] => encoder(rest),
         ["decoder", "from_latent", leaf] => format!("decoder_reverse_projection.{leaf}"),
         ["decoder", "output", leaf] => format!("decoder_projection.{leaf}"),
         ["decoder", "cross", rest @ ..] => block("decoder_extract_blocks", "", rest),
@@ -41,6 +37,20 @@ fn name(fields: &[&str]) -> String {
         ["hidden_1", leaf] => format!("lp_fc1.{leaf}"),
         ["hidden_2", leaf] => format!("lp_fc2.{leaf}"),
         ["output", leaf] => format!("lp_fc3.{leaf}"),
+        other => encoder(other),
+    }
+}
+
+/// Names of an encoder's fields, and of a reader's.
+fn encoder(fields: &[&str]) -> String {
+    match fields {
+        ["patch_tokens"] => "pathway_token".into(),
+        ["expression", _kind, leaf] => format!("count2vector.{leaf}"),
+        ["expression_norm", leaf] => format!("count2vector_norm.{}", norm(leaf)),
+        ["gene_embedding", leaf] => format!("gene2vector.{leaf}"),
+        ["to_latent", leaf] => format!("encoder_projection.{leaf}"),
+        ["cross", rest @ ..] => block("cross_extract_blocks", "", rest),
+        ["self_blocks", index, rest @ ..] => block("self_extract_blocks", &format!(".{index}"), rest),
         other => other.join("."),
     }
 }

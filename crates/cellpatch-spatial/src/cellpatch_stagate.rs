@@ -1,0 +1,246 @@
+//! CellPatch+STAGATE: a graph attention autoencoder over patches and expression.
+
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Distribution, Tensor, TensorData};
+use cellpatch_model::operation::tensor;
+use cellpatch_model::weights::{Checkpoint, LoadReport};
+use cellpatch_model::{GeneLengths, GeneValues, Padding, PatchReader};
+
+use crate::backend::SpatialBackend;
+use crate::config::{CellPatchStagateConfig, GenesRead};
+use crate::error::{Error, Result};
+use crate::input::SpatialInput;
+use crate::operation::SpatialOperation;
+use crate::stagate::{Pass, Stagate, StagateOutput, decoder_error, expression_product};
+
+/// Spots whose genes plain operations read at once.
+const SPOTS: usize = 256;
+
+/// The patches of CellPatch's first block, flattened and beside the expression, through STAGATE, and by a linear map back to
+/// expression (Zhu, Yuan, Yang et al., bioRxiv 2024).
+///
+/// Make one with [`CellPatchStagateConfig::init`].
+#[derive(Module, Debug)]
+pub struct CellPatchStagate<B: Backend> {
+    reader: PatchReader<B>,
+    pub(crate) autoencoder: Stagate<B>,
+    /// From reconstructed features to genes.
+    to_genes: Linear<B>,
+    #[module(skip)]
+    genes_read: GenesRead,
+}
+
+/// A slice whose genes have tokens.
+#[derive(Debug, Clone)]
+pub struct CellPatchInput<B: Backend> {
+    slice: SpatialInput<B>,
+    tokens: Arc<[u32]>,
+}
+
+impl<B: Backend> CellPatchInput<B> {
+    /// - tokens: row of the gene table of each of the slice's genes; no two are equal and none is 0, the padding
+    /// - gene_capacity: rows of the table
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if there is not a token for each gene, [`Error::BadExpression`] if a token is no gene's or two
+    /// genes share one.
+    pub fn new(slice: SpatialInput<B>, tokens: impl Into<Arc<[u32]>>, gene_capacity: usize) -> Result<Self> {
+        let tokens = tokens.into();
+        let (n_spots, n_genes) = (slice.graph().n_spots(), slice.expression().n_genes());
+        if tokens.len() != n_genes {
+            return Err(Error::Disagreement {
+                what: "tokens of genes",
+                found: tokens.len(),
+                expected: n_genes,
+            });
+        }
+        let bad = |reason| Error::BadExpression { n_spots, n_genes, reason };
+        if tokens.iter().any(|&token| token == 0 || token as usize >= gene_capacity) {
+            return Err(bad("a token is not in the gene table"));
+        }
+        let mut sorted = tokens.to_vec();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(bad("two genes have one token"));
+        }
+        Ok(Self { slice, tokens })
+    }
+
+    /// Expression and neighbours.
+    pub fn slice(&self) -> &SpatialInput<B> {
+        &self.slice
+    }
+
+    /// Row of the gene table of each gene.
+    pub fn tokens(&self) -> &Arc<[u32]> {
+        &self.tokens
+    }
+}
+
+impl<B: SpatialBackend> CellPatchStagate<B> {
+    pub(crate) fn new(config: &CellPatchStagateConfig, device: &B::Device) -> Self {
+        let width = config.patch_width() + config.n_genes;
+        // As `torch.nn.Linear` starts.
+        let bound = (width as f64).powf(-0.5);
+        let uniform = Distribution::Uniform(-bound, bound);
+        Self {
+            reader: PatchReader::new(&config.cell_patch.clone().with_padding(Padding::Masked), device),
+            autoencoder: Stagate::new(&config.autoencoder(), device),
+            to_genes: Linear {
+                weight: Param::from_tensor(Tensor::random([width, config.n_genes], uniform, device)),
+                bias: Some(Param::from_tensor(Tensor::random([config.n_genes], uniform, device))),
+            },
+            genes_read: config.genes_read,
+        }
+    }
+
+    /// The same with embeddings and first block of a pretrained CellPatch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if a tensor is missing or of another shape.
+    pub fn with_pretrained(mut self, checkpoint: &Checkpoint) -> Result<(Self, LoadReport)> {
+        let (reader, report) = checkpoint.load_into(self.reader)?;
+        self.reader = reader;
+        Ok((self, report))
+    }
+
+    /// Patches of each spot after CellPatch's first block, side by side.
+    ///
+    /// - output: [spots, n_patches * d]
+    pub fn patches(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
+        let [n_patches, d] = self.reader.n_patches_and_width();
+        let n_spots = input.slice.graph().n_spots();
+        let patches = self.patches_fused(input).unwrap_or_else(|| self.patches_by_model(input));
+        patches.reshape([n_spots, n_patches * d])
+    }
+
+    fn patches_fused(&self, input: &CellPatchInput<B>) -> Option<Tensor<B, 3>> {
+        let reader = self.reader.tensors()?;
+        let operation = SpatialOperation::ReadGenes {
+            expression: Arc::clone(input.slice.expression().matrix()),
+            tokens: Arc::clone(&input.tokens),
+            zeros: self.genes_read.into(),
+            embedding: reader.expression,
+            n_heads: reader.n_heads,
+            dropout: reader.dropout,
+        };
+        let inputs: [_; 16] = reader.tensors.try_into().ok()?;
+        B::spatial_fused(&operation, inputs).map(tensor)
+    }
+
+    /// The patches by the model's own first block over padded rows of genes, some spots at a time: what backends without a
+    /// kernel for slices do, and the reference for that kernel.
+    ///
+    /// - output: [spots, n_patches, d]
+    pub fn patches_by_model(&self, input: &CellPatchInput<B>) -> Tensor<B, 3> {
+        let (slice, device) = (&input.slice, input.slice.device());
+        let (matrix, n_genes) = (slice.expression().matrix(), slice.expression().n_genes());
+        let n_spots = slice.graph().n_spots();
+        let parts = (0..n_spots).step_by(SPOTS).map(|first| {
+            let spots = first..n_spots.min(first + SPOTS);
+            let n_read = |spot| match self.genes_read {
+                GenesRead::NonZero => matrix.row(spot).0.len(),
+                GenesRead::All => n_genes,
+            };
+            let lengths = GeneLengths::new(spots.clone().map(n_read).collect::<Vec<_>>());
+            let shape = [spots.len(), lengths.longest()];
+            let mut genes = vec![0_i32; shape[0] * shape[1]];
+            let mut values = vec![0.0_f32; genes.len()];
+            for (row, spot) in spots.enumerate() {
+                let (genes, values) = (&mut genes[row * shape[1]..], &mut values[row * shape[1]..]);
+                if self.genes_read == GenesRead::All {
+                    genes.iter_mut().zip(input.tokens.iter()).for_each(|(slot, &token)| *slot = token as i32);
+                }
+                let (columns, entries) = matrix.row(spot);
+                for (place, (&gene, &value)) in columns.iter().zip(entries).enumerate() {
+                    let slot = if self.genes_read == GenesRead::All { gene as usize } else { place };
+                    genes[slot] = input.tokens[gene as usize] as i32;
+                    values[slot] = value;
+                }
+            }
+            self.reader.forward(&GeneValues {
+                genes: Tensor::from_data(TensorData::new(genes, shape), device),
+                values: Tensor::from_data(TensorData::new(values, shape), device),
+                lengths,
+            })
+        });
+        Tensor::cat(parts.collect(), 0)
+    }
+
+    /// What the autoencoder reads: patches beside expression.
+    ///
+    /// - output: [spots, n_patches * d + genes]
+    pub fn features(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
+        let expression = input.slice.expression();
+        let dense = TensorData::new(expression.to_dense(), [expression.n_spots(), expression.n_genes()]);
+        Tensor::cat(vec![self.patches(input), Tensor::from_data(dense, input.slice.device())], 1)
+    }
+
+    /// The embedding that domains are made of.
+    ///
+    /// - output: [spots, latent_dim]
+    pub fn latent(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
+        self.pass(input).latent
+    }
+
+    /// Weights of edges, in the order of [`SpatialGraph::edges`](crate::graph::SpatialGraph::edges).
+    ///
+    /// - output: `[edges]`
+    pub fn attention(&self, input: &CellPatchInput<B>) -> Tensor<B, 1> {
+        self.pass(input).weights
+    }
+
+    /// Embedding and reconstruction of expression. The latter is of every spot and gene: training needs
+    /// [`CellPatchStagate::loss`] only.
+    pub fn forward(&self, input: &CellPatchInput<B>) -> StagateOutput<B> {
+        let pass = self.pass(input);
+        let reconstruction = pass.hidden.matmul(self.folded());
+        let reconstruction = match &self.to_genes.bias {
+            Some(bias) => reconstruction + bias.val().unsqueeze(),
+            None => reconstruction,
+        };
+        StagateOutput { latent: pass.latent, reconstruction }
+    }
+
+    /// The features as the autoencoder reconstructs them, before the map to genes.
+    ///
+    /// - output: [spots, n_patches * d + genes]
+    pub fn reconstructed_features(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
+        self.pass(input).hidden.matmul(self.autoencoder.decoder().transpose())
+    }
+
+    /// Mean squared error of the reconstructed expression of the spots that count.
+    ///
+    /// The decoder's last map and the map to genes fold into one, and the error of a linear decoder follows from products of
+    /// its width: neither features nor expression are reconstructed.
+    ///
+    /// - output: `[1]`
+    pub fn loss(&self, input: &CellPatchInput<B>) -> Tensor<B, 1> {
+        let pass = self.pass(input);
+        let weight = self.folded().transpose();
+        let product = expression_product(&input.slice, weight.clone());
+        let bias = self.to_genes.bias.as_ref().map(|bias| bias.val());
+        decoder_error(&input.slice, product, pass.hidden, weight, bias)
+    }
+
+    /// The decoder's last map and the map to genes in one: [hidden_dim, genes].
+    fn folded(&self) -> Tensor<B, 2> {
+        self.autoencoder.decoder().transpose().matmul(self.to_genes.weight.val())
+    }
+
+    fn pass(&self, input: &CellPatchInput<B>) -> Pass<B> {
+        let patches = self.patches(input);
+        let ([_, width], first) = (patches.dims(), self.autoencoder.conv1.lin_src.val());
+        let [n_features, hidden_dim] = first.dims();
+        let of_patches = first.clone().slice([0..width, 0..hidden_dim]);
+        let of_genes = first.slice([width..n_features, 0..hidden_dim]);
+        let rows = patches.matmul(of_patches) + expression_product(&input.slice, of_genes);
+        self.autoencoder.pass(&input.slice, rows)
+    }
+}

@@ -1,0 +1,174 @@
+//! A slice, or a part of one, as a model takes it.
+
+use std::sync::{Arc, OnceLock};
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::error::{Error, Result};
+use crate::expression::Expression;
+use crate::graph::SpatialGraph;
+
+/// Expression and neighbours of spots. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct SpatialInput<B: Backend> {
+    graph: SpatialGraph,
+    expression: Expression,
+    pruned: Option<Arc<[bool]>>,
+    n_core: usize,
+    sum_of_squares: f64,
+    sums_by_gene: Arc<[f32]>,
+    device: B::Device,
+    plain: Arc<OnceLock<PlainTensors<B>>>,
+}
+
+/// What plain operations need, which kernels do not.
+#[derive(Debug, Clone)]
+pub(crate) struct PlainTensors<B: Backend> {
+    /// [spots, genes]
+    pub(crate) expression: Tensor<B, 2>,
+    /// Of each edge the spot that is read: `[edges]`.
+    pub(crate) sources: Tensor<B, 1, Int>,
+    /// Of each edge the spot that reads: `[edges]`.
+    pub(crate) targets: Tensor<B, 1, Int>,
+    /// Of each spot the numbers of its edges, lists filled up: [spots, longest list].
+    pub(crate) edges: Tensor<B, 2, Int>,
+    /// 1 where there is an edge, 0 where the list was filled up: [spots, longest list].
+    pub(crate) real: Tensor<B, 2>,
+    /// 1 at edges of the pruned graph: `[edges]`.
+    pub(crate) pruned: Option<Tensor<B, 1>>,
+}
+
+impl<B: Backend> SpatialInput<B> {
+    /// A whole slice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if there is not a row of expression for each spot of the graph.
+    pub fn new(graph: SpatialGraph, expression: Expression, device: &B::Device) -> Result<Self> {
+        let n_spots = graph.n_spots();
+        Self::of_core(graph, expression, n_spots, device)
+    }
+
+    /// Spots of which only the first ones' reconstruction counts; the others are there to be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if there is not a row of expression for each spot of the graph, or not as many spots as are
+    /// to count, at least one.
+    pub fn of_core(
+        graph: SpatialGraph,
+        expression: Expression,
+        n_core: usize,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let (found, expected) = (expression.n_spots(), graph.n_spots());
+        if found != expected {
+            return Err(Error::Disagreement { what: "spots with expression", found, expected });
+        }
+        if n_core == 0 || n_core > expected {
+            return Err(Error::Disagreement { what: "spots that count", found: n_core, expected });
+        }
+        Ok(Self {
+            sum_of_squares: expression.sum_of_squares(n_core),
+            sums_by_gene: expression.sums_by_gene(n_core).into(),
+            graph,
+            expression,
+            pruned: None,
+            n_core,
+            device: device.clone(),
+            plain: Arc::default(),
+        })
+    }
+
+    /// The same with a pruned graph beside it, for cell-type-aware STAGATE.
+    ///
+    /// - kept: which edges the pruned graph has: [`SpatialGraph::edges_within`]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if that is not said of every edge.
+    pub fn with_pruned(mut self, kept: Arc<[bool]>) -> Result<Self> {
+        let (found, expected) = (kept.len(), self.graph.n_edges());
+        if found != expected {
+            return Err(Error::Disagreement { what: "edges of the pruned graph", found, expected });
+        }
+        self.pruned = Some(kept);
+        self.plain = Arc::default();
+        Ok(self)
+    }
+
+    /// Who reads whom.
+    pub fn graph(&self) -> &SpatialGraph {
+        &self.graph
+    }
+
+    /// What spots express.
+    pub fn expression(&self) -> &Expression {
+        &self.expression
+    }
+
+    /// Which edges the pruned graph has.
+    pub fn pruned(&self) -> Option<&Arc<[bool]>> {
+        self.pruned.as_ref()
+    }
+
+    /// Spots whose reconstruction counts: the first ones.
+    pub fn n_core(&self) -> usize {
+        self.n_core
+    }
+
+    /// Sum of squares over the spots that count.
+    pub(crate) fn sum_of_squares(&self) -> f64 {
+        self.sum_of_squares
+    }
+
+    /// Sum of each gene over the spots that count.
+    pub(crate) fn sums_by_gene(&self) -> &Arc<[f32]> {
+        &self.sums_by_gene
+    }
+
+    /// Where tensors are made.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    /// Made when plain operations first need them.
+    pub(crate) fn plain(&self) -> &PlainTensors<B> {
+        self.plain.get_or_init(|| PlainTensors::new(self))
+    }
+}
+
+impl<B: Backend> PlainTensors<B> {
+    fn new(input: &SpatialInput<B>) -> Self {
+        let (graph, device) = (input.graph(), input.device());
+        let (n_spots, n_genes) = (graph.n_spots(), input.expression.n_genes());
+        let ints = |values: Vec<i32>| {
+            let n = values.len();
+            Tensor::from_data(TensorData::new(values, [n]), device)
+        };
+        let (sources, targets) = graph.edges().map(|(source, target)| (source as i32, target as i32)).unzip();
+        let longest = graph.longest_list();
+        let (mut edges, mut real) = (vec![0_i32; n_spots * longest], vec![0.0_f32; n_spots * longest]);
+        for spot in 0..n_spots {
+            for (slot, edge) in graph.adjacency().edges(spot).enumerate() {
+                edges[spot * longest + slot] = edge as i32;
+                real[spot * longest + slot] = 1.0;
+            }
+        }
+        let dense = TensorData::new(input.expression.to_dense(), [n_spots, n_genes]);
+        let pruned = input.pruned.as_ref().map(|kept| {
+            let ones: Vec<f32> = kept.iter().map(|&kept| f32::from(u8::from(kept))).collect();
+            let n = ones.len();
+            Tensor::from_data(TensorData::new(ones, [n]), device)
+        });
+        Self {
+            expression: Tensor::from_data(dense, device),
+            sources: ints(sources),
+            targets: ints(targets),
+            edges: Tensor::from_data(TensorData::new(edges, [n_spots, longest]), device),
+            real: Tensor::from_data(TensorData::new(real, [n_spots, longest]), device),
+            pruned,
+        }
+    }
+}
