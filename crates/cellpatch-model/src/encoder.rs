@@ -106,8 +106,7 @@ impl<B: ModelBackend> Encoder<B> {
     ///
     /// - output: [cells, n_patches, genes]; every row sums to 1, 0 at masked padding
     pub fn cross_scores(&self, input: &GeneValues<B>) -> Tensor<B, 3> {
-        let ragged = Ragged { queries: None, keys: self.masked(&input.lengths) };
-        self.cross.forward_with_scores(self.patch_tokens.val(), self.embed(input), ragged).1
+        self.reading().forward_with_scores(input).1
     }
 
     /// Rows of the gene embedding table.

@@ -180,7 +180,7 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
-    /// How much a cell of each class counts: none (all alike), square-root or balanced (all classes alike) [default: none]
+    /// How much a cell of each class counts: none (all alike), square-root or balanced (all classes alike) [default: square-root]
     #[arg(long, value_name = "none|square-root|balanced", value_parser = ["none", "square-root", "balanced"], hide_possible_values = true, help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<String>,

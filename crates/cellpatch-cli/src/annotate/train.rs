@@ -280,7 +280,7 @@ impl Job<'_> {
         self.terminal.note(&format!(
             "training on {}: {} cells of {} classes, {} for validation, {} epochs of {} steps{of}",
             self.device,
-            data.training().n_cells(),
+            data.n_training().iter().sum::<usize>(),
             data.classes().len(),
             data.validation().n_cells(),
             config.epochs,
@@ -361,7 +361,7 @@ impl Job<'_> {
         let mut text = format!(
             "\ntrained {} epochs on {} cells in {seconds:.0} s on {}; the best was epoch {}\n",
             outcome.epochs,
-            data.training().n_cells(),
+            data.n_training().iter().sum::<usize>(),
             self.device,
             card.epoch
         );
@@ -381,7 +381,7 @@ impl Job<'_> {
             text.push_str(&format!("\nwarning: {warning}"));
         }
         text.push_str(&format!(
-            "\nmodel      {}\nreport     {}\nsplit      {}\n",
+            "\n\nmodel      {}\nreport     {}\nsplit      {}\n",
             self.run.model().display(),
             self.run.report().display(),
             self.run.path().join("split.tsv").display()

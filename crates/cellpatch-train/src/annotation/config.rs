@@ -12,11 +12,11 @@ use crate::{Error, Result};
 #[serde(rename_all = "kebab-case")]
 pub enum ClassWeights {
     /// All cells alike, so classes by their frequency.
-    #[default]
     None,
     /// All classes alike: each cell by one over its class's frequency.
     Balanced,
     /// In between: by one over the square root of the frequency.
+    #[default]
     SquareRoot,
 }
 
@@ -92,7 +92,7 @@ impl AnnotationConfig {
             freeze_encoder: false,
             normalize_features: true,
             average_over: 100,
-            class_weights: ClassWeights::None,
+            class_weights: ClassWeights::SquareRoot,
             label_smoothing: 0.0,
             gene_dropout: 0.3,
             max_input: 3_000,
