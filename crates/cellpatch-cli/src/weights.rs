@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::backend::Flex;
 use cellpatch_model::weights::{ANNOTATOR_KEY, annotator_metadata, config_metadata};
 use cellpatch_model::{AnnotatorConfig, CellPatchConfig, Checkpoint, Fit, Padding, PthLayout};
+use cellpatch_train::AnnotationCard;
 use clap::Args;
 use serde_json::json;
 
@@ -24,6 +25,9 @@ pub(crate) struct ImportOptions {
     /// The gene of every token: the gene2tok.json[.gz] the weights were trained with, or a vocabulary.parquet
     #[arg(long, value_name = "PATH")]
     pub vocabulary: Option<PathBuf>,
+    /// Of an annotation model: the names of its classes, in the order of its outputs [default: what the file says, else numbers]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub classes: Option<Vec<String>>,
     /// What attention does with padding: masked, or attended as the authors' code does [default: what the file says, else attended]
     #[arg(long, value_name = "masked|attended", value_parser = ["masked", "attended"], hide_possible_values = true)]
     pub padding: Option<String>,
@@ -62,8 +66,8 @@ impl Kind {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Pretraining(_) => "pretraining model",
-            Self::Annotating(_) => "annotating model",
+            Self::Pretraining(_) => "a pretraining model",
+            Self::Annotating(_) => "an annotation model",
         }
     }
 
@@ -98,7 +102,7 @@ pub(crate) fn import(terminal: &Terminal, options: &ImportOptions) -> Result<(),
         return Err(Failure::new(
             Category::Input,
             format!(
-                "{} has no tensor {:?}, which a {} needs",
+                "{} has no tensor {:?}, which {} needs",
                 options.file.display(),
                 missing.name,
                 kind.name()
@@ -154,8 +158,16 @@ pub(crate) fn import(terminal: &Terminal, options: &ImportOptions) -> Result<(),
     if let Some(vocabulary) = &vocabulary {
         vocabulary.write_parquet(&options.out.join("vocabulary.parquet"))?;
     }
+    if let Kind::Annotating(config) = &kind {
+        let told = AnnotationCard::classes_in(&checkpoint.metadata);
+        let numbered = || (0..config.n_classes).map(|class| format!("class {class}")).collect();
+        let classes = options.classes.clone().or(told).unwrap_or_else(numbered);
+        let card = AnnotationCard::imported(config.clone(), classes, vocabulary.as_ref())?;
+        card.write(&options.out.join("model.json"))?;
+    }
     checkpoint.write_safetensors(&weights)?;
-    let mut text = format!("{}: {}\n{fit}\nwrote {}", options.file.display(), kind.name(), weights.display());
+    let mut text =
+        format!("{} is {}\n{fit}\nwrote {}", options.file.display(), kind.name(), weights.display());
     match &vocabulary {
         Some(vocabulary) => {
             let _ = write!(text, " and the names of {} genes", vocabulary.len());
@@ -196,7 +208,7 @@ pub(crate) fn export(terminal: &Terminal, options: &ExportOptions) -> Result<(),
     write(&checkpoint, &options.out, &options.layout)?;
     let parameters: usize = checkpoint.tensors.values().map(|tensor| tensor.num_elements()).sum();
     let text = format!(
-        "wrote {} tensors ({parameters} parameters) of a {} to {}",
+        "wrote {} tensors ({parameters} parameters) of {} to {}",
         checkpoint.tensors.len(),
         kind.name(),
         options.out.display()

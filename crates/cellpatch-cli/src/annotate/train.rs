@@ -357,7 +357,7 @@ impl Job<'_> {
     ) -> Result<(String, Value), Failure> {
         let Repeat { data, outcome, confusion, .. } = best;
         let report = data.partition().report(&self.labels)?;
-        let validation = card.losses.scores;
+        let validation = card.losses.and_then(|losses| losses.scores);
         let mut text = format!(
             "\ntrained {} epochs on {} cells in {seconds:.0} s on {}; the best was epoch {}\n",
             outcome.epochs,

@@ -215,6 +215,11 @@ fn weights_go_out_and_come_back_bit_for_bit() {
         succeeds(folder, ["import", "--json", &file, "--out", &back, "--vocabulary", vocabulary]);
         let tensors = |path: &str| Checkpoint::read(folder.join(path)).unwrap().tensors;
         assert_eq!(tensors("run/model.safetensors"), tensors(&format!("{back}/model.safetensors")));
+        let labels = format!("{layout}.csv");
+        let predict = ["annotate", "predict", "--json", "--quiet", "--data", "cells.h5ad", "--model", &back];
+        succeeds(folder, predict.into_iter().chain(["--out", &labels]));
+        let named = fs::read_to_string(folder.join(labels)).unwrap().contains("class 0");
+        assert_eq!(named, layout == "state-dict", "a bare state dict has no names of classes");
     }
 }
 

@@ -1,10 +1,12 @@
 //! From labelled cells to a model that names cell types.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use cellpatch_analysis::metrics::{Calibration, KEPT_SHARE, Temperature, UnknownThreshold};
+use cellpatch_data::{GeneVocabulary, Masking};
 use cellpatch_model::weights::{annotator_metadata, save_safetensors};
 use cellpatch_model::{Annotator, AnnotatorConfig, Checkpoint, ModelBackend};
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,9 @@ use crate::pretrain::Execution;
 use crate::run::RunDirectory;
 use crate::strategy::{self, Surroundings};
 use crate::{Error, Result};
+
+/// Where weights' metadata hold the names of the classes, as JSON.
+const CLASSES_KEY: &str = "cellpatch.classes";
 
 /// What stands beside the weights of an annotating model in `model.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,8 +47,8 @@ pub struct AnnotationCard {
     pub epoch: usize,
     /// Optimizer steps taken.
     pub steps: u64,
-    /// Losses and scores of that epoch.
-    pub losses: EpochLosses,
+    /// Losses and scores of that epoch; none for weights that were imported.
+    pub losses: Option<EpochLosses>,
     /// How confidences are read off the outputs; none until training is over.
     pub confidence: Option<ConfidenceCard>,
 }
@@ -196,7 +201,7 @@ where
         move |trainer: &AnnotationTrainer<B::InnerBackend>, state| {
             let Some(card) = model_card.at(state) else { return Ok(()) };
             save_safetensors(&trainer.kept(), model_run.model(), &card.metadata())?;
-            write_card(&model_run, &card)
+            card.write(&model_run.model_card())
         },
     )?;
     let model = match (card.at(&state), state.finished) {
@@ -227,7 +232,7 @@ fn finished<B: ModelBackend>(
     let logits = CellLogits::of_loader(&model, data.validation(), device)?;
     let truth: Vec<usize> = logits.rows.iter().map(|&row| data.class_of(row)).collect();
     card.confidence = Some(ConfidenceCard::fit(&logits.values, card.classes.len(), &truth)?);
-    write_card(run, &card)?;
+    card.write(&run.model_card())?;
     Ok((model, card))
 }
 
@@ -243,7 +248,7 @@ fn card(data: &AnnotationData, config: &AnnotationConfig, label: &str) -> Annota
         vocabulary_size: manifest.n_genes as usize,
         epoch: 0,
         steps: 0,
-        losses: EpochLosses { train: f64::NAN, validation: f64::NAN, scores: None },
+        losses: None,
         confidence: None,
     }
 }
@@ -252,20 +257,72 @@ impl AnnotationCard {
     /// The card of the best epoch so far, if there is one.
     fn at(&self, state: &TrainingState) -> Option<Self> {
         let BestEpoch { epoch, losses } = state.best?;
-        Some(Self { epoch, losses, steps: state.step, ..self.clone() })
+        Some(Self { epoch, losses: Some(losses), steps: state.step, ..self.clone() })
     }
 
-    fn metadata(&self) -> std::collections::BTreeMap<String, String> {
+    /// The card of weights from elsewhere, whose confidences nothing is known of.
+    ///
+    /// - classes: in the order of the model's outputs
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] if there is not one name for each class.
+    pub fn imported(
+        annotator: AnnotatorConfig,
+        classes: Vec<String>,
+        vocabulary: Option<&GeneVocabulary>,
+    ) -> Result<Self> {
+        if classes.len() != annotator.n_classes {
+            return Err(Error::BadOption {
+                option: "classes",
+                value: format!("a list of {} names", classes.len()),
+                reason: format!("the weights tell {} classes apart", annotator.n_classes),
+            });
+        }
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            annotator,
+            label: String::new(),
+            classes,
+            max_input: Masking::default().max_input,
+            vocabulary_hash: vocabulary.map_or(String::new(), GeneVocabulary::hash),
+            vocabulary_size: vocabulary.map_or(0, GeneVocabulary::len),
+            epoch: 0,
+            steps: 0,
+            losses: None,
+            confidence: None,
+        })
+    }
+
+    /// Names of the classes in the metadata of weights that [`annotate`] wrote.
+    pub fn classes_in(metadata: &BTreeMap<String, String>) -> Option<Vec<String>> {
+        serde_json::from_str(metadata.get(CLASSES_KEY)?).ok()
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = annotator_metadata(&self.annotator);
         metadata.insert("cellpatch.vocabulary_hash".to_owned(), self.vocabulary_hash.clone());
+        metadata.insert(CLASSES_KEY.to_owned(), serde_json::json!(self.classes).to_string());
         metadata
+    }
+
+    /// Writes the card.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).map_err(|error| Error::Format {
+            action: "written",
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+        })?;
+        crate::files::replace(path, &json)
     }
 
     /// Reads a card.
     ///
     /// # Errors
     /// [`Error::Io`] if there is none, [`Error::Format`] if it is not that of an annotating model.
-    pub fn read(path: &std::path::Path) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self> {
         use crate::files::AtPath as _;
         let bytes = std::fs::read(path).at("read", path)?;
         serde_json::from_slice(&bytes).map_err(|error| Error::Format {
@@ -274,16 +331,6 @@ impl AnnotationCard {
             reason: format!("it is not the card of an annotating model: {error}"),
         })
     }
-}
-
-fn write_card(run: &RunDirectory, card: &AnnotationCard) -> Result<()> {
-    let path = run.model_card();
-    let json = serde_json::to_vec_pretty(card).map_err(|error| Error::Format {
-        action: "written",
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
-    run.write(&path, &json)
 }
 
 fn fingerprint<B: Backend>(
