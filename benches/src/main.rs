@@ -4,7 +4,11 @@
 //! step's time goes against what the machine can do; `loading` sets the loader against the training it feeds; `subject` is
 //! one task on request, which is what `compare` starts.
 
-#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints its table, and how it goes"
+)]
 
 mod account;
 mod annotation;

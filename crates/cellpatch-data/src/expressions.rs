@@ -246,7 +246,8 @@ mod tests {
         write_h5ad(&SyntheticConfig { n_cells: 70, n_genes: 400, ..Default::default() }, &file).unwrap();
         let options =
             ShardOptions { quality: QualityFilter { min_genes: 0, min_cells: 0 }, ..ShardOptions::default() };
-        let shards = write_shards(&[file.clone()], &folder.path().join("shards"), &options, &mut |_| {});
+        let shards =
+            write_shards(std::slice::from_ref(&file), &folder.path().join("shards"), &options, &mut |_| {});
         let shards = Arc::new(shards.unwrap());
         let ids = shards.cell_ids().unwrap();
         let rows = RowSelection::from_rows(70, 0..70);

@@ -1,5 +1,10 @@
 //! One panel of queries of one head over one spot's genes.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "plain loops over lanes are what becomes vector code; iterators hinder it here"
+)]
+
 use super::tables::Tables;
 use crate::attention::{HeadRow, Panel, Tile};
 use crate::dropout::DropoutRows;

@@ -70,11 +70,14 @@ fn of_flex(primitive: &FlexTensor) -> Tensor<Flex, 2> {
     tensor(primitive.clone())
 }
 
+/// A vector and the factor it has in each row.
+type ScaledByRow<'a> = (&'a [f32], &'a (dyn Fn(usize) -> f32 + Sync));
+
 /// `scale (rows - other + factor vector)`, the factor being each row's own.
 fn combined(
     rows: &FlexTensor,
     other: Option<&[f32]>,
-    vector: Option<(&[f32], &(dyn Fn(usize) -> f32 + Sync))>,
+    vector: Option<ScaledByRow<'_>>,
     (scale, d): (f32, usize),
 ) -> Vec<f32> {
     let rows = Elements::of(rows);

@@ -1,5 +1,10 @@
 //! One panel of queries of one head over one spot's genes, on the way back.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "plain loops over lanes are what becomes vector code; iterators hinder it here"
+)]
+
 use crate::attention::{HeadRow, Panel, Tile, drop_some, stored};
 use crate::block::reading::panel::{PanelTable, PanelZeros, vectors};
 use crate::block::reading::{ReadingInput, Tokens};
@@ -9,6 +14,9 @@ use crate::simd::{Simd, Vectorized};
 
 /// A spot whose softmax sums to less than this part of the zeros' reads its genes one by one, in powers of two.
 const LEAST_PART: f32 = -4.0;
+
+/// Scores of all genes at zero, and what their softmax is scaled by.
+type ZeroScores<'a, V, const Q: usize> = (&'a [[f32; Q]], [V; 2]);
 
 /// Where a panel's gradients are added to.
 pub(super) struct PanelInto<'a, const H: usize, const Q: usize> {
@@ -173,7 +181,7 @@ impl<S: Simd, const H: usize, const Q: usize> Pass<S, H, Q> {
         (genes, values): (&[u32], &[f32]),
         dropout: Option<&DropoutRows<Q>>,
         into: &mut PanelInto<'_, H, Q>,
-        zeros: Option<(&[[f32; Q]], [S::Vector; 2])>,
+        zeros: Option<ZeroScores<'_, S::Vector, Q>>,
     ) {
         let (tiles, rest) = genes.as_chunks::<K>();
         let (value_tiles, value_rest) = values.as_chunks::<K>();
@@ -193,7 +201,7 @@ impl<S: Simd, const H: usize, const Q: usize> Pass<S, H, Q> {
         (genes, values, first): (&[u32; K], &[f32; K], usize),
         dropout: Option<&DropoutRows<Q>>,
         into: &mut PanelInto<'_, H, Q>,
-        zeros: Option<(&[[f32; Q]], [S::Vector; 2])>,
+        zeros: Option<ZeroScores<'_, S::Vector, Q>>,
     ) {
         let rows = table.rows(genes);
         let mut weights = table.at::<S, K>(genes, values, self.start);
