@@ -243,7 +243,7 @@ mod tests {
     fn a_file_reads_as_its_shards_do_in_its_own_order() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cells.h5ad");
-        write_h5ad(&SyntheticConfig { n_cells: 70, n_genes: 400, ..Default::default() }, &file).unwrap();
+        write_h5ad(&SyntheticConfig { n_cells: 70, n_genes: 480, ..Default::default() }, &file).unwrap();
         let options =
             ShardOptions { quality: QualityFilter { min_genes: 0, min_cells: 0 }, ..ShardOptions::default() };
         let shards =
@@ -279,7 +279,7 @@ mod tests {
     fn genes_of_another_kind_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cells.h5ad");
-        write_h5ad(&SyntheticConfig { n_cells: 20, n_genes: 300, ..Default::default() }, &file).unwrap();
+        write_h5ad(&SyntheticConfig { n_cells: 20, n_genes: 480, ..Default::default() }, &file).unwrap();
         let mut vocabulary = GeneVocabulary::new(100);
         vocabulary.extend(&[Gene::new(None, Some("not-a-gene"))], &file).unwrap();
         let refused = ExpressionReader::open(&file, &vocabulary, ExpressionOptions::default());

@@ -31,7 +31,7 @@ const TRAIN: [&str; 16] = [
 /// A folder with labelled cells.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let config = SyntheticConfig { n_cells: 240, n_genes: 400, n_donors: 4, ..Default::default() };
+    let config = SyntheticConfig { n_cells: 240, n_genes: 500, n_donors: 4, ..Default::default() };
     write_h5ad(&config, folder.path().join("cells.h5ad")).unwrap();
     folder
 }
@@ -240,7 +240,7 @@ fn what_cannot_be_annotated_is_refused_with_the_reason() {
     succeeds(folder, TRAIN);
     let predict = ["annotate", "predict", "--quiet", "--device", "cpu", "--model", "run", "--data"];
     let with = |more: &'static [&'static str]| predict.into_iter().chain(more.iter().copied());
-    let other = SyntheticConfig { n_cells: 20, n_genes: 300, ..Default::default() };
+    let other = SyntheticConfig { n_cells: 20, n_genes: 480, ..Default::default() };
     write_h5ad(&other, folder.join("other.h5ad")).unwrap();
     fails(folder, 3, &["no_such"], with(&["cells.h5ad", "--out", "x.csv", "--label", "no_such"]));
     fails(folder, 3, &["cells.h5ad"], with(&["cells.h5ad", "--out", "cells.h5ad"]));
