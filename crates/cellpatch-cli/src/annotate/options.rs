@@ -231,9 +231,10 @@ impl TrainOptions {
         match self.fractions.as_deref() {
             None => Ok(Fractions::default()),
             Some(&[train, validation, test]) => Ok(Fractions { train, validation, test }),
-            Some(given) => {
-                Err(usage(format!("fractions has {} shares: give three, such as 0.8,0.1,0.1", given.len())))
-            }
+            Some(given) => Err(usage(format!("fractions has {} shares: three are needed", given.len()))
+                .with_help(
+                    "give the shares to train, validate and test on, such as --fractions 0.8,0.1,0.1",
+                )),
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) fn run(terminal: &Terminal, arguments: AnnotateTrainArguments) -> Res
     shards.vocabulary()?.write_parquet(&run.vocabulary())?;
     let job =
         Job { terminal, options: &options, files: &files, start: &start, shards, labels, run: &run, device };
+    job.check().inspect_err(|_| run.discard())?;
     on_device!(device, |B, backend_device| job.run::<B>(&backend_device, &interrupter))
 }
 
@@ -180,6 +181,15 @@ impl<B: ModelBackend> Repeat<B> {
 }
 
 impl Job<'_> {
+    /// Finds out whether the labelled cells can be divided, and have two classes to learn, before anything is trained.
+    fn check(&self) -> Result<(), Failure> {
+        let seed = self.options.seed();
+        let (partition, _) =
+            split::partition(self.terminal, self.options, self.files, &self.shards, &self.labels, seed)?;
+        AnnotationData::classes_to_train(&self.labels, &partition)?;
+        Ok(())
+    }
+
     fn run<B>(&self, device: &B::Device, interrupter: &Interrupter) -> Result<(), Failure>
     where
         B: ModelBackend,

@@ -231,19 +231,23 @@ fn what_cannot_be_annotated_is_refused_with_the_reason() {
     let with = |more: &'static [&'static str]| train.into_iter().chain(more.iter().copied());
     fails(folder, 2, &["--data"], with(&[]));
     fails(folder, 3, &["no_such"], with(&["--data", "cells.h5ad", "--label", "no_such"]));
-    fails(folder, 3, &["one class"], with(&["--data", "cells.h5ad", "--label", "tissue"]));
-    assert!(!folder.join("runs/annotate-1").exists(), "a run that could not begin leaves nothing");
+    let other =
+        SyntheticConfig { n_cells: 20, n_genes: 480, n_donors: 1, n_batches: 1, ..Default::default() };
+    write_h5ad(&other, folder.join("other.h5ad")).unwrap();
+    fails(folder, 3, &["one class"], with(&["--data", "other.h5ad", "--label", "donor_id"]));
+    assert!(!folder.join("runs/annotate-1/config.toml").exists(), "nor one that found nothing to learn");
     fails(folder, 2, &["fractions"], with(&["--data", "cells.h5ad", "--fractions", "0.5,0.5"]));
-    fails(folder, 2, &["label-smoothing"], with(&["--data", "cells.h5ad", "--label-smoothing", "2"]));
+    let output = run(folder, with(&["--data", "cells.h5ad", "--label-smoothing", "2"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("label-smoothing is 2"));
     fails(folder, 3, &["nowhere"], with(&["--data", "cells.h5ad", "--init", "nowhere"]));
 
     succeeds(folder, TRAIN);
     let predict = ["annotate", "predict", "--quiet", "--device", "cpu", "--model", "run", "--data"];
     let with = |more: &'static [&'static str]| predict.into_iter().chain(more.iter().copied());
-    let other = SyntheticConfig { n_cells: 20, n_genes: 480, ..Default::default() };
-    write_h5ad(&other, folder.join("other.h5ad")).unwrap();
     fails(folder, 3, &["no_such"], with(&["cells.h5ad", "--out", "x.csv", "--label", "no_such"]));
-    fails(folder, 3, &["cells.h5ad"], with(&["cells.h5ad", "--out", "cells.h5ad"]));
+    let output = run(folder, with(&["cells.h5ad", "--out", "cells.h5ad"]));
+    assert_eq!(output.status.code(), Some(2), "the input is never written to by chance");
     fs::write(folder.join("taken.csv"), "").unwrap();
     fails(folder, 2, &["taken.csv"], with(&["cells.h5ad", "--out", "taken.csv"]));
 
