@@ -61,29 +61,33 @@ mod counts;
 mod error;
 mod h5;
 mod loader;
+mod market;
 mod masking;
+mod matrix;
 mod normalize;
 mod partition;
 mod quality;
 pub mod random;
 mod selection;
 mod shard;
+mod source;
 mod split;
 pub mod synthetic;
 mod table;
+mod tenx;
 mod unfinished_file;
 mod vocabulary;
 
 pub use anndata::{
-    AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, CountBlocks, H5adAnnotator, Labels,
-    MatrixChoice, MatrixInfo, MatrixLocation, MatrixSlot, MatrixStorage, MissingNames, NewValues, UnsValue,
-    ValueKind, ValuePolicy,
+    AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, H5adAnnotator, Labels, MatrixChoice,
+    MatrixLocation, MatrixSlot, MissingNames, NewValues, UnsValue,
 };
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
 pub use counts::CountBlock;
 pub use error::{Error, ErrorCategory, Result};
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use masking::Masking;
+pub use matrix::{CountBlocks, MatrixInfo, MatrixStorage, ValueKind, ValuePolicy};
 pub use normalize::{TARGET_SUM, normalize};
 pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, PartitionReport};
 pub use quality::{Quality, QualityFilter, QualityPass};
@@ -91,6 +95,10 @@ pub use selection::RowSelection;
 pub use shard::{
     CellFile, Manifest, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress, ShardSet,
     ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
+};
+pub use source::{
+    CellBlocks, CellDescription, CellFormat, CellSource, MatrixDescription, cell_inputs, describe_cells,
+    open_cells,
 };
 pub use split::Split;
 pub use table::{

@@ -20,6 +20,9 @@ pub(crate) use element::{Element, Member, to_f64, to_integer, to_strings};
 
 use crate::error::{Error, Result};
 
+/// What [`Error::NotHdf5`] says of a Matrix Market file.
+pub(crate) const MATRIX_MARKET: &str = "a Matrix Market file";
+
 /// What a name in the file refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ObjectKind {

@@ -13,7 +13,7 @@ use super::element::Element;
 use super::filters::{self, filter_name};
 use super::heap::Heap;
 use super::source::FileSource;
-use super::{Array, Attribute, Container, ObjectKind};
+use super::{Array, Attribute, Container, MATRIX_MARKET, ObjectKind};
 use crate::error::{Error, Result};
 
 /// A chunk larger than this cannot be decoded in reasonable memory; HDF5's own limit is 4 GiB.
@@ -355,7 +355,7 @@ fn looks_like(head: &[u8]) -> Option<&'static str> {
         (b"PK\x03\x04", "a zip archive: unpack it first"),
         (b"PAR1", "a Parquet file"),
         (b"<", "a web page"),
-        (b"%%MatrixMarket", "a Matrix Market file"),
+        (b"%%MatrixMarket", MATRIX_MARKET),
         (b"{", "JSON"),
     ];
     if head.is_empty() {

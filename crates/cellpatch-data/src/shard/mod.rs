@@ -21,7 +21,6 @@ mod manifest;
 mod options;
 mod reader;
 mod rows;
-mod source;
 mod spill;
 mod survey;
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{manifest::SourceEntry, source::CellSource};
+use super::manifest::SourceEntry;
 use crate::{
-    Gene, GeneVocabulary, Quality, QualityFilter, QualityPass,
+    CellSource, Gene, GeneVocabulary, Quality, QualityFilter, QualityPass,
     error::{Error, Result},
 };
 
