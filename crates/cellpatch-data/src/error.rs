@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::vocabulary::Species;
+
 /// What went wrong while reading, checking or writing single-cell data.
 ///
 /// `Display` says what happened and where (file, dataset, row); [`Error::help`] says what to do next.
@@ -171,6 +173,16 @@ pub enum Error {
         /// Some of the names that did not match.
         examples: Vec<String>,
     },
+    /// The file's genes are of another species than the vocabulary's.
+    #[error("the genes of {} look like those of {found}, the vocabulary's like {expected}", path.display())]
+    OtherSpecies {
+        /// The file.
+        path: PathBuf,
+        /// What its genes look like.
+        found: Species,
+        /// What the vocabulary's look like.
+        expected: Species,
+    },
     /// The vocabulary is full.
     #[error("{new} new genes of {} do not fit: {used} of {capacity} vocabulary rows are taken", path.display())]
     VocabularyFull {
@@ -305,6 +317,7 @@ impl Error {
             Self::NoCells { filtered: true, .. } => "lower --min-genes or --min-cells".into(),
             Self::NoCells { .. } => "check that the file is the one you meant".into(),
             Self::FewGenesMatched { examples, .. } => format!("are these human genes? unmatched, for example: {}; check var names, or lower --min-match", list(examples)),
+            Self::OtherSpecies { .. } => "map the genes to orthologs first (Ensembl BioMart has them), or have mouse symbols written in capitals, which is an approximation (mouse genes: uppercase)".into(),
             Self::VocabularyFull { .. } => "raise the model's gene capacity, or give a vocabulary and drop unknown genes".into(),
             Self::NotAShardSet { .. } => "run `shard` again: an interrupted run leaves no manifest".into(),
             Self::Parquet { .. } => "run `shard` again".into(),

@@ -93,8 +93,8 @@ pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, Par
 pub use quality::{Quality, QualityFilter, QualityPass};
 pub use selection::RowSelection;
 pub use shard::{
-    CellFile, Manifest, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress, ShardSet,
-    ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
+    CellFile, Manifest, MousePolicy, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress,
+    ShardSet, ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
 };
 pub use source::{
     CellBlocks, CellDescription, CellFormat, CellSource, MatrixDescription, cell_inputs, describe_cells,
@@ -105,4 +105,7 @@ pub use table::{
     CellPrediction, EmbeddingTable, NpyMatrix, PredictionColumns, PredictionTable, TableFormat, TableSummary,
 };
 pub use unfinished_file::Existing;
-pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};
+pub use vocabulary::{
+    Gene, GeneMatch, GeneReference, GeneToken, GeneVocabulary, MatchReport, MatchRow, ReferenceGene,
+    RepairedName, Species, humanize,
+};

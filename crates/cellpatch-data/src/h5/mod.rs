@@ -11,6 +11,7 @@ mod element;
 mod filters;
 mod heap;
 mod pure;
+mod signature;
 mod source;
 
 use std::path::Path;

@@ -100,7 +100,12 @@ fn check_inputs(
         let source = open(path)?;
         n_cells += source.n_cells();
         if let Some(vocabulary) = &options.vocabulary {
-            survey::check_match(&source.genes()?, vocabulary, options.min_match, path)?;
+            survey::check_match(
+                &survey::genes(source.as_ref(), options)?,
+                vocabulary,
+                options.min_match,
+                path,
+            )?;
         }
         for name in source.obs_columns() {
             if !available.contains(&name) {
@@ -160,7 +165,7 @@ impl Job<'_> {
                 done += n_cells_of_block;
                 progress(ShardProgress { stage: ShardStage::Survey, done, total: n_cells });
             };
-            let statistics = survey::read(source.as_ref(), options.quality, block_bytes, &mut observe)?;
+            let statistics = survey::read(source.as_ref(), options, block_bytes, &mut observe)?;
             let mut survey = statistics.assign(&mut vocabulary, grow, path)?;
             (survey.entry.bytes, survey.entry.sha256) = hash_files(&source.files())?;
             survey.entry.file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
