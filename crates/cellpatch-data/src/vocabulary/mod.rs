@@ -269,6 +269,11 @@ impl GeneVocabulary {
         if by == By::Reference {
             return self.find_reference(gene);
         }
+        if by == By::SharedSymbol && gene.symbol.is_none() {
+            // An id alone has the symbol the table gives it.
+            let known = GeneReference::human().by_id(gene.ensembl_id.as_ref()?)?;
+            return self.find(&Gene::new(Some(&known.ensembl_id), Some(&known.symbol)), by);
+        }
         let symbol = gene.symbol.as_ref()?;
         let token = match by {
             By::Alias => self.find_alias(symbol),

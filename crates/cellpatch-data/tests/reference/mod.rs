@@ -1,6 +1,10 @@
 //! The real data, and what anndata and scanpy read from it.
 
-#![allow(dead_code, reason = "every test uses a part of this")]
+#![allow(
+    dead_code,
+    clippy::print_stdout,
+    reason = "every test uses a part of this, and one that is skipped says so"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
