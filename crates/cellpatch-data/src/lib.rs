@@ -8,8 +8,11 @@
 //! 1. [`AnnDataFile`] opens an `.h5ad` of any AnnData version, finds the matrix with raw counts ([`MatrixChoice`]) and
 //!    hands it out as [`CountBlock`]s: consecutive cells in CSR form, within a budget of bytes, whatever the matrix was
 //!    stored as. Every number that comes out was checked.
+//!    [`open_cells`] does the same for whatever else holds cells, 10x `.h5` files and matrix folders among them: a
+//!    [`CellSource`].
 //! 2. [`GeneVocabulary`] gives each gene a token, by Ensembl id first and symbol second, so that files that name their
-//!    genes differently meet in one table. Token 0 is padding.
+//!    genes differently meet in one table. Token 0 is padding. [`GeneReference`] is the table of human genes it matches
+//!    through.
 //! 3. [`QualityPass`] leaves out cells and genes as scanpy does; [`normalize`] scales a cell to 10,000 counts and takes
 //!    `ln(1 + x)`.
 //! 4. [`write_shards`] puts all of that on disk: a folder of Parquet files with raw counts in a random order of cells, and

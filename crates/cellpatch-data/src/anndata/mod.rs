@@ -92,7 +92,7 @@ impl AnnDataFile {
 
     /// The matrix to read and what its values are: the named layer, else `raw/X` if it holds counts, else `X`.
     ///
-    /// With [`ValuePolicy::Normalized`] and no layer named, counts are still preferred (they can be normalised exactly);
+    /// With [`ValuePolicy::Normalized`](crate::ValuePolicy::Normalized) and no layer named, counts are still preferred (they can be normalised exactly);
     /// without any, log1p values of `X`, else of `raw/X`, are taken.
     ///
     /// # Errors

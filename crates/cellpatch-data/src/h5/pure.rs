@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use hdf5_pure::{
-    AttrValue, ChunkCacheConfig, ChunkIndex, Dataset, DatasetAccessProperties, File, FileAccessProperties,
-    FormatError, Layout, MetadataCacheConfig, Source,
+    ChunkCacheConfig, ChunkIndex, Dataset, DatasetAccessProperties, File, FileAccessProperties, FormatError,
+    Layout, MetadataCacheConfig, Source,
 };
 
+use super::array::{ArrayError, PureArray, Storage};
 use super::chunks::{OwnChunks, StoredChunk};
 use super::datatype::element;
 use super::edit::{self, Located};
@@ -325,20 +326,6 @@ impl PureFile {
     }
 }
 
-/// Why an array does not open.
-enum ArrayError {
-    /// The library's reason.
-    Library(hdf5_pure::Error),
-    /// Ours.
-    Refused(Error),
-}
-
-impl From<hdf5_pure::Error> for ArrayError {
-    fn from(error: hdf5_pure::Error) -> Self {
-        Self::Library(error)
-    }
-}
-
 impl Container for PureFile {
     fn path(&self) -> &Path {
         &self.path
@@ -387,7 +374,7 @@ impl Container for PureFile {
             Err(hdf5_pure::Error::NotAGroup(_)) => self.file.dataset(object)?.attrs(),
             Err(error) => Err(error),
         })?;
-        Ok(attributes.get(name).map(attribute))
+        Ok(attributes.get(name).map(Attribute::from))
     }
 
     fn array(&self, name: &str) -> Result<Box<dyn Array>> {
@@ -409,107 +396,13 @@ impl Container for PureFile {
     }
 }
 
-/// How the values are stored, and so who reads them.
-enum Storage {
-    /// In one piece.
-    Whole,
-    /// In chunks the library decodes, with its cache of (chunks, bytes).
-    Chunked { rows: usize, cache: (usize, usize) },
-    /// In chunks we decode.
-    Own(OwnChunks),
-}
-
-struct PureArray {
-    path: PathBuf,
-    name: String,
-    dataset: Dataset,
-    shape: Vec<usize>,
-    element: Element,
-    storage: Storage,
-    source: FileSource,
-    heap: Heap,
-}
-
-impl PureArray {
-    fn failed(&self, reason: String) -> Error {
-        Error::Hdf5 { path: self.path.clone(), dataset: self.name.clone(), reason }
-    }
-}
-
-impl Array for PureArray {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn element(&self) -> &Element {
-        &self.element
-    }
-
-    fn rows_per_chunk(&self) -> usize {
-        match &self.storage {
-            Storage::Whole => 1,
-            Storage::Chunked { rows, .. } => *rows,
-            Storage::Own(own) => own.chunk.first().copied().unwrap_or(1),
-        }
-    }
-
-    fn read_rows(&mut self, start: usize, count: usize) -> Result<Vec<u8>> {
-        let n_rows = self.shape.first().copied().unwrap_or(1);
-        if start.checked_add(count).is_none_or(|end| end > n_rows) {
-            return Err(self.failed(format!("rows {start} to {start} + {count} of {n_rows} were asked for")));
-        }
-        let expected = count * self.shape.iter().skip(1).product::<usize>() * self.element.size();
-        if expected == 0 {
-            return Ok(Vec::new());
-        }
-        let bytes = match &mut self.storage {
-            Storage::Own(own) => own.read(&self.source, &self.shape, self.element.size(), start, count),
-            _ => self.dataset.read_raw_rows(start as u64, count as u64).map_err(|error| reason(&error)),
-        }
-        .map_err(|reason| self.failed(reason))?;
-        if bytes.len() != expected {
-            return Err(self.failed(format!("{} bytes were read, expected {expected}", bytes.len())));
-        }
-        Ok(bytes)
-    }
-
-    fn dereference(&mut self, references: &[u8]) -> Result<Vec<String>> {
-        self.heap.texts(references).map_err(|reason| Error::Hdf5 {
-            path: self.path.clone(),
-            dataset: self.name.clone(),
-            reason,
-        })
-    }
-}
-
 /// The library's reason.
-fn reason(error: &hdf5_pure::Error) -> String {
+pub(super) fn reason(error: &hdf5_pure::Error) -> String {
     match error {
         // A soft link has no address, and the library takes it for one.
         hdf5_pure::Error::Format(FormatError::OffsetOverflow { offset: u64::MAX, .. }) => {
             "it is a soft link that leads nowhere".into()
         }
         other => other.to_string(),
-    }
-}
-
-fn attribute(value: &AttrValue) -> Attribute {
-    if let Some(text) = value.as_str() {
-        return Attribute::Text(text.to_string());
-    }
-    if let Some(texts) = value.as_strings() {
-        return Attribute::Texts(texts.to_vec());
-    }
-    match value.to_i64s() {
-        Some(integers) => Attribute::Integers(integers),
-        None => Attribute::Other,
     }
 }

@@ -272,7 +272,9 @@ impl GeneVocabulary {
         if by == By::SharedSymbol && gene.symbol.is_none() {
             // An id alone has the symbol the table gives it.
             let known = GeneReference::human().by_id(gene.ensembl_id.as_ref()?)?;
-            return self.find(&Gene::new(Some(&known.ensembl_id), Some(&known.symbol)), by);
+            let named = Gene::new(Some(&known.ensembl_id), Some(&known.symbol));
+            // Some genes have no symbol there either, but their id again.
+            return named.symbol.is_some().then(|| self.find(&named, by)).flatten();
         }
         let symbol = gene.symbol.as_ref()?;
         let token = match by {

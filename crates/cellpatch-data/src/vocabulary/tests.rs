@@ -161,3 +161,12 @@ fn the_largest_misses_come_first() {
     assert_eq!(unmatched.examples, ["large", "small"]);
     assert!(GeneVocabulary::reference(100).is_err());
 }
+
+#[test]
+fn a_gene_without_a_symbol_anywhere_is_a_miss() {
+    let mut genes = GeneReference::human().genes().iter();
+    let id = &genes.find(|gene| gene.symbol.starts_with(&gene.ensembl_id)).unwrap().ensembl_id;
+    let mut vocabulary = GeneVocabulary::new(10);
+    vocabulary.extend(&[gene("", "TP53")], Path::new(PATH)).unwrap();
+    assert_eq!(vocabulary.match_genes(&[gene("", "TP53"), gene(id, "")]).misses, [1]);
+}
