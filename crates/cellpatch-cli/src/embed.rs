@@ -156,9 +156,7 @@ impl Job<'_> {
         let width = embedding.width(self.config);
         let n_cells = reader.n_cells();
         let labels = match (&self.options.attention, &self.options.label) {
-            (Some(_), Some(column)) => {
-                Some(reader.file().obs_column(column)?.labels().known(&MissingNames::default()))
-            }
+            (Some(_), Some(column)) => Some(reader.source().labels(column)?.known(&MissingNames::default())),
             _ => None,
         };
         let mut attention =
@@ -219,7 +217,7 @@ impl Job<'_> {
     }
 
     fn open(&self, reader: &ExpressionReader, width: usize) -> Result<Sink, Failure> {
-        let input = reader.file().path().to_path_buf();
+        let input = reader.source().path().to_path_buf();
         if self.options.in_place {
             return self.slot(H5adAnnotator::create_in_place(&input)?, width);
         }
@@ -228,7 +226,7 @@ impl Job<'_> {
             "h5ad" => self.slot(H5adAnnotator::create(&input, out, self.existing())?, width),
             "parquet" => {
                 let table = EmbeddingTable::create(out, self.existing(), "cell_id", width)?;
-                Ok(Sink::Table(Box::new(table), reader.file().cell_ids()?))
+                Ok(Sink::Table(Box::new(table), reader.source().cell_ids()?))
             }
             "npy" => Ok(Sink::Npy(Box::new(NpyMatrix::create(out, self.existing(), width)?))),
             _ => Err(Failure::new(

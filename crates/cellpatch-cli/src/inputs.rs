@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cellpatch_data::{
-    AnnDataFile, ExpressionReader, GeneVocabulary, ShardOptions, ShardProgress, ShardSet, ShardStage,
-    write_shards,
+    ExpressionReader, GeneVocabulary, ShardOptions, ShardProgress, ShardSet, ShardStage, cell_inputs,
+    open_cells, write_shards,
 };
 
 use crate::failure::{Category, Failure};
@@ -21,7 +21,7 @@ pub(crate) enum Input {
     Files(Vec<PathBuf>),
 }
 
-/// Finds the files behind the paths: folders stand for the `.h5ad` files in them, by name.
+/// Finds the files behind the paths: folders stand for the inputs in them, by name.
 ///
 /// # Errors
 /// A path that does not exist, a folder without data, or shard sets mixed with files.
@@ -43,32 +43,13 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Input, Failure> {
         if !path.exists() {
             return Err(cellpatch_data::Error::NotFound { path: path.clone() }.into());
         }
-        if path.is_dir() {
-            files.extend(files_of_folder(path)?);
-        } else {
-            files.push(path.clone());
-        }
+        files.extend(cell_inputs(path)?);
     }
     Ok(Input::Files(files))
 }
 
 pub(crate) fn is_shard_set(path: &Path) -> bool {
     path.is_dir() && path.join("manifest.json").is_file()
-}
-
-fn files_of_folder(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let entries =
-        std::fs::read_dir(folder).map_err(|error| cellpatch_data::Error::io("read", folder, error))?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "h5ad"))
-        .collect();
-    files.sort();
-    if files.is_empty() {
-        return Err(Failure::new(Category::Input, format!("{} holds no .h5ad file", folder.display()))
-            .with_help("give a folder with .h5ad files directly in it, or a shard set made by `shard`"));
-    }
-    Ok(files)
 }
 
 /// Shards files with a progress bar.
@@ -121,7 +102,7 @@ fn stage_name(stage: ShardStage) -> &'static str {
 fn add_usual_columns(files: &[PathBuf], options: &mut ShardOptions) -> Result<(), Failure> {
     let mut found = Vec::new();
     for file in files {
-        found.extend(AnnDataFile::open(file)?.obs_columns());
+        found.extend(open_cells(file, &options.choice)?.obs_columns());
     }
     let usual = USUAL_COLUMNS.iter().map(ToString::to_string);
     let missing = usual.filter(|column| found.contains(column) && !options.obs_columns.contains(column));
@@ -139,7 +120,7 @@ pub(crate) fn describe_genes(
     let matched = reader.genes();
     let mut text = format!(
         "{}: {} cells, {} of {} genes known to the model ({} by id, {} by symbol); {} of its {} genes are not in the file",
-        reader.matrix().location,
+        reader.source().matrix(),
         reader.n_cells(),
         matched.n_matched(),
         matched.tokens.len(),
@@ -149,7 +130,7 @@ pub(crate) fn describe_genes(
         vocabulary.len(),
     );
     if !matched.misses.is_empty() {
-        let genes = reader.file().genes(&reader.matrix().location)?;
+        let genes = reader.source().genes()?;
         let names: Vec<&str> = matched.misses.iter().take(10).map(|&column| genes[column].name()).collect();
         let more = if matched.misses.len() > names.len() { ", ..." } else { "" };
         text.push_str(&format!("\nunknown genes: {}{more}", names.join(", ")));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use cellpatch_data::{AnnDataFile, GeneVocabulary, ShardSet};
+use cellpatch_data::{AnnDataFile, CellDescription, CellFormat, GeneVocabulary, ShardSet, describe_cells};
 use cellpatch_model::Checkpoint;
 use cellpatch_train::{MetricRecord, read_metrics};
 use serde_json::{Value, json};
@@ -45,11 +45,15 @@ fn folder(path: &Path, verify: bool) -> Result<Description, Failure> {
     if inputs::is_shard_set(path) {
         return shard_set(path, verify);
     }
-    Err(Failure::new(
-        Category::Input,
-        format!("{} is neither a shard set, a run nor a checkpoint", path.display()),
-    )
-    .with_help("give a folder with manifest.json or config.toml in it, or a file"))
+    match describe_cells(path, None) {
+        Ok(cells) => Ok(tenx(path, &cells)),
+        Err(cellpatch_data::Error::UnknownInput { .. }) => Err(Failure::new(
+            Category::Input,
+            format!("{} is neither a shard set, a run, a checkpoint nor a 10x matrix folder", path.display()),
+        )
+        .with_help("give a folder with manifest.json, config.toml or matrix.mtx in it, or a file")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn file(path: &Path) -> Result<Description, Failure> {
@@ -57,8 +61,43 @@ fn file(path: &Path) -> Result<Description, Failure> {
     match extension.as_str() {
         "safetensors" | "pth" | "pt" | "bin" => weights(path),
         "parquet" => vocabulary(path),
+        "h5" | "mtx" | "gz" => {
+            let cells = describe_cells(path, None)?;
+            if cells.format == CellFormat::AnnData { anndata(path) } else { Ok(tenx(path, &cells)) }
+        }
         _ => anndata(path),
     }
+}
+
+/// A matrix of 10x Genomics.
+fn tenx(path: &Path, cells: &CellDescription) -> Description {
+    let mut text = format!("{}: {}, {} cells\n", path.display(), cells.format, cells.n_cells);
+    let mut matrices = Vec::new();
+    for matrix in &cells.matrices {
+        let (name, info, kind) = (&matrix.name, &matrix.info, &matrix.values);
+        let (rows, columns) = (info.n_cells, info.n_genes);
+        let _ = writeln!(text, "  {name}: {rows} x {columns} {} {}, {kind}", info.storage, info.dtype);
+        matrices.push(json!({
+            "name": name,
+            "cells": rows,
+            "genes": columns,
+            "storage": info.storage.to_string(),
+            "dtype": info.dtype,
+            "stored_values": info.n_stored,
+            "values": kind.to_string(),
+        }));
+    }
+    for (feature_type, count) in &cells.left_out {
+        let _ = writeln!(text, "  left out: {count} features of type {feature_type}");
+    }
+    let value = json!({
+        "kind": "10x",
+        "cells": cells.n_cells,
+        "matrices": matrices,
+        "genomes": cells.genomes,
+        "left_out": cells.left_out,
+    });
+    Description { text, value }
 }
 
 fn anndata(path: &Path) -> Result<Description, Failure> {

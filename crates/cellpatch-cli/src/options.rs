@@ -23,7 +23,7 @@ pub(crate) const USUAL_COLUMNS: [&str; 8] =
 #[serde(rename_all = "kebab-case", default)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataOptions {
-    /// An .h5ad file, a folder of them, or a shard set; repeat for more
+    /// An .h5ad file, a 10x .h5 file or matrix folder, a folder of these, or a shard set; repeat for more
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Vec<PathBuf>>,
@@ -31,6 +31,10 @@ pub(crate) struct DataOptions {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<String>,
+    /// Read the cells of this genome, where a 10x input has several
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub genome: Option<String>,
     /// Whether the values are counts, or log1p-normalised already and used as they are [default: counts]
     #[arg(long, value_name = "counts|normalized", value_parser = ["counts", "normalized"], hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,6 +248,7 @@ impl DataOptions {
             },
             choice: MatrixChoice {
                 layer: self.layer.clone(),
+                genome: self.genome.clone(),
                 values: match self.values.as_deref() {
                     Some("normalized") => ValuePolicy::Normalized,
                     _ => ValuePolicy::Counts,

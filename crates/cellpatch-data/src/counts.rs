@@ -21,9 +21,91 @@ impl CountBlock {
         self.offsets.len().saturating_sub(1)
     }
 
+    /// Gives columns other numbers and drops those that get none. The order of those that stay must not change.
+    pub(crate) fn retain_columns(&mut self, number: impl Fn(u32) -> Option<u32>) {
+        let (mut kept, mut start) = (0, 0);
+        for cell in 0..self.n_cells() {
+            let end = self.offsets[cell + 1];
+            self.offsets[cell] = kept;
+            for at in start..end {
+                if let Some(column) = number(self.columns[at]) {
+                    (self.columns[kept], self.values[kept]) = (column, self.values[at]);
+                    kept += 1;
+                }
+            }
+            start = end;
+        }
+        if let Some(last) = self.offsets.last_mut() {
+            *last = kept;
+        }
+        self.columns.truncate(kept);
+        self.values.truncate(kept);
+    }
+
     /// Columns and values of one cell, `index` counted from the block's start.
     pub fn cell(&self, index: usize) -> (&[u32], &[f32]) {
         let range = self.offsets[index]..self.offsets[index + 1];
         (&self.columns[range.clone()], &self.values[range])
+    }
+
+    /// Sorts the columns of every cell, adds up entries of the same column and drops zeros.
+    pub(crate) fn tidy(&mut self) {
+        let mut kept = 0;
+        let mut start = 0;
+        for cell in 0..self.n_cells() {
+            let end = self.offsets[cell + 1];
+            if !self.columns[start..end].is_sorted_by(|a, b| a < b) {
+                let mut entries: Vec<(u32, f32)> = self.columns[start..end]
+                    .iter()
+                    .copied()
+                    .zip(self.values[start..end].iter().copied())
+                    .collect();
+                // Stable, so that sums do not depend on the sorting algorithm.
+                entries.sort_by_key(|&(column, _)| column);
+                for (at, (column, value)) in (start..end).zip(entries) {
+                    (self.columns[at], self.values[at]) = (column, value);
+                }
+            }
+            self.offsets[cell] = kept;
+            let mut at = start;
+            while at < end {
+                let column = self.columns[at];
+                let mut value = self.values[at];
+                at += 1;
+                while at < end && self.columns[at] == column {
+                    value += self.values[at];
+                    at += 1;
+                }
+                if value != 0.0 {
+                    (self.columns[kept], self.values[kept]) = (column, value);
+                    kept += 1;
+                }
+            }
+            start = end;
+        }
+        if let Some(last) = self.offsets.last_mut() {
+            *last = kept;
+        }
+        self.columns.truncate(kept);
+        self.values.truncate(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsorted_and_duplicate_entries_become_ascending_sums() {
+        let mut block = CountBlock {
+            first_row: 0,
+            offsets: vec![0, 4, 4, 6],
+            columns: vec![3, 1, 3, 0, 2, 5],
+            values: vec![1.0, 2.0, 4.0, 0.0, -1.0, 1.0],
+        };
+        block.tidy();
+        assert_eq!(block.offsets, [0, 2, 2, 4]);
+        assert_eq!(block.columns, [1, 3, 2, 5]);
+        assert_eq!(block.values, [2.0, 5.0, -1.0, 1.0]);
     }
 }

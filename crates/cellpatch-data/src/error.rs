@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::vocabulary::Species;
+
 /// What went wrong while reading, checking or writing single-cell data.
 ///
 /// `Display` says what happened and where (file, dataset, row); [`Error::help`] says what to do next.
@@ -32,6 +34,32 @@ pub enum Error {
         path: PathBuf,
         /// What its first bytes look like instead, where they are known.
         looks_like: Option<&'static str>,
+    },
+    /// The path is nothing cells can be read from.
+    #[error("{} is no input this program knows: it has {found}", path.display())]
+    UnknownInput {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+    },
+    /// A 10x input has cells of several genomes, and none was chosen.
+    #[error("{} has several genomes: {}", path.display(), genomes.join(", "))]
+    SeveralGenomes {
+        /// The file or folder.
+        path: PathBuf,
+        /// What there is to choose from.
+        genomes: Vec<String>,
+    },
+    /// A line of a text file is not what its format wants.
+    #[error("line {line} of {}: {reason}", path.display())]
+    BadLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1; 0 for the file as a whole.
+        line: u64,
+        /// The broken rule, with the numbers that break it.
+        reason: String,
     },
     /// The HDF5 file is damaged, cut short or uses something the reader does not know.
     #[error("could not read {dataset} of {}: {reason}", path.display())]
@@ -157,6 +185,16 @@ pub enum Error {
         /// Some of the names that did not match.
         examples: Vec<String>,
     },
+    /// The file's genes are of another species than the vocabulary's.
+    #[error("the genes of {} look like those of {found}, the vocabulary's like {expected}", path.display())]
+    OtherSpecies {
+        /// The file.
+        path: PathBuf,
+        /// What its genes look like.
+        found: Species,
+        /// What the vocabulary's look like.
+        expected: Species,
+    },
     /// The vocabulary is full.
     #[error("{new} new genes of {} do not fit: {used} of {capacity} vocabulary rows are taken", path.display())]
     VocabularyFull {
@@ -276,7 +314,10 @@ impl Error {
                 _ => return None,
             },
             Self::NotFound { .. } => "check the path; relative paths start at the current folder".into(),
-            Self::NotHdf5 { .. } => "give a .h5ad file as AnnData writes it, or download it again".into(),
+            Self::NotHdf5 { .. } => "give a .h5ad file as AnnData writes it, a 10x .h5 file or a 10x matrix folder, or download the file again".into(),
+            Self::UnknownInput { .. } => "give an .h5ad file, a 10x .h5 file, or a folder with matrix.mtx, features.tsv or genes.tsv, and barcodes.tsv (each may end in .gz); where a folder has several, name one".into(),
+            Self::SeveralGenomes { genomes, .. } => format!("choose one with --genome, for example --genome {}", genomes.first().map_or("GRCh38", String::as_str)),
+            Self::BadLine { .. } => "the file was cut or edited: download it or write it again".into(),
             Self::Hdf5 { .. } => "download or copy the file again; if it opens in Python, write it again with adata.write_h5ad(path, compression=\"gzip\")".into(),
             Self::CannotAdd { .. } => "write the results to a table instead (.parquet or .csv), or write the file again with a current AnnData: anndata.read_h5ad(path).write_h5ad(path)".into(),
             Self::FileExists { .. } => "choose another name, or allow the file to be replaced".into(),
@@ -289,6 +330,7 @@ impl Error {
             Self::NoCells { .. } => "check that the file is the one you meant".into(),
             Self::FewVariableGenes { .. } => "check that the file is the one you meant, or use all genes".into(),
             Self::FewGenesMatched { examples, .. } => format!("are these human genes? unmatched, for example: {}; check var names, or lower --min-match", list(examples)),
+            Self::OtherSpecies { .. } => "map the genes to orthologs first (Ensembl BioMart has them), or have mouse symbols written in capitals, which is an approximation (mouse genes: uppercase)".into(),
             Self::VocabularyFull { .. } => "raise the model's gene capacity, or give a vocabulary and drop unknown genes".into(),
             Self::NotAShardSet { .. } => "run `shard` again: an interrupted run leaves no manifest".into(),
             Self::Parquet { .. } => "run `shard` again".into(),

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use crate::{
-    AnnDataFile, ChosenMatrix, CountBlock, CountBlocks, ExpressionBatch, Gene, GeneMatch, GeneVocabulary,
-    MatrixChoice, ValueKind,
+    CellBlocks, CellSource, CountBlock, ExpressionBatch, Gene, GeneMatch, GeneVocabulary, MatrixChoice,
     error::{Error, Result},
     masking::{KEEP, sample},
     normalize::normalize,
+    open_cells,
     random::{Purpose, stream},
 };
 
@@ -42,53 +42,36 @@ impl Default for ExpressionOptions {
 ///
 /// Nothing is filtered, and a cell's total counts genes that are not in the vocabulary. Memory is bounded, whatever
 /// the size of the file. After an error it ends.
-#[derive(Debug)]
 pub struct ExpressionReader {
-    file: AnnDataFile,
-    chosen: ChosenMatrix,
+    source: Box<dyn CellSource>,
     matched: GeneMatch,
     n_vocabulary: usize,
     options: ExpressionOptions,
-    blocks: CountBlocks,
+    blocks: CellBlocks,
     block: CountBlock,
     next_cell: usize,
     failed: bool,
 }
 
 impl ExpressionReader {
-    /// Opens a file and matches its genes.
+    /// Opens an input and matches its genes.
     ///
     /// # Errors
-    /// Those of [`AnnDataFile::open`] and of the choice of a matrix; [`Error::NotCounts`] if its values are neither counts nor,
-    /// where that was allowed, log1p-normalised; [`Error::FewGenesMatched`] if too few genes match.
+    /// Those of [`open_cells`]; [`Error::FewGenesMatched`] if too few genes match.
     pub fn open(path: &Path, vocabulary: &GeneVocabulary, options: ExpressionOptions) -> Result<Self> {
-        let file = AnnDataFile::open(path)?;
-        let chosen = file.choose_matrix(&options.choice)?;
-        if !matches!(chosen.kind, ValueKind::Counts | ValueKind::Log1p { .. }) {
-            let dataset = chosen.location.to_string();
-            return Err(Error::NotCounts {
-                path: path.to_path_buf(),
-                dataset,
-                found: chosen.kind.to_string(),
-            });
-        }
-        let genes = file.genes(&chosen.location)?;
+        let source = open_cells(path, &options.choice)?;
+        let genes = source.genes()?;
         let matched = vocabulary.match_genes(&genes);
         check_match(&genes, &matched, vocabulary.len(), options.min_match, path)?;
-        let blocks = file.chosen_blocks(&chosen, BLOCK_BYTES)?;
+        let blocks = source.blocks(BLOCK_BYTES)?;
         let n_vocabulary = vocabulary.len();
         let block = CountBlock { offsets: vec![0], ..CountBlock::default() };
-        Ok(Self { file, chosen, matched, n_vocabulary, options, blocks, block, next_cell: 0, failed: false })
+        Ok(Self { source, matched, n_vocabulary, options, blocks, block, next_cell: 0, failed: false })
     }
 
-    /// The file.
-    pub fn file(&self) -> &AnnDataFile {
-        &self.file
-    }
-
-    /// The matrix that is read.
-    pub fn matrix(&self) -> &ChosenMatrix {
-        &self.chosen
+    /// What is read.
+    pub fn source(&self) -> &dyn CellSource {
+        self.source.as_ref()
     }
 
     /// How the file's genes map to the vocabulary.
@@ -104,7 +87,7 @@ impl ExpressionReader {
 
     /// How many cells there are.
     pub fn n_cells(&self) -> usize {
-        self.file.n_cells()
+        self.source.n_cells()
     }
 
     fn next_batch(&mut self) -> Result<Option<ExpressionBatch>> {
@@ -117,19 +100,26 @@ impl ExpressionReader {
         let end = (self.next_cell + self.options.batch_cells.max(1)).min(self.block.n_cells());
         let mut batch = ExpressionBatch { offsets: vec![0], ..ExpressionBatch::default() };
         let mut cell_reader = CellReader::default();
+        let are_counts = !self.source.is_log1p();
         for cell in self.next_cell..end {
             let row = (self.block.first_row + cell) as u64;
             let (columns, values) = self.block.cell(cell);
-            cell_reader.read(
-                columns,
-                values,
-                &self.matched.tokens,
-                matches!(self.chosen.kind, ValueKind::Counts),
-            );
+            cell_reader.read(columns, values, &self.matched.tokens, are_counts);
             cell_reader.append(row, &self.options, &mut batch);
         }
         self.next_cell = end;
         Ok(Some(batch))
+    }
+}
+
+impl std::fmt::Debug for ExpressionReader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ExpressionReader")
+            .field("path", &self.source.path())
+            .field("matrix", &self.source.matrix())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -258,7 +248,7 @@ mod tests {
         let options = ExpressionOptions { batch_cells: 16, ..ExpressionOptions::default() };
         let reader = ExpressionReader::open(&file, &shards.vocabulary().unwrap(), options).unwrap();
         assert_eq!(reader.n_absent(), 0);
-        let file_ids = reader.file().cell_ids().unwrap();
+        let file_ids = reader.source().cell_ids().unwrap();
         let mut n_cells = 0;
         for batch in reader {
             let batch = batch.unwrap();

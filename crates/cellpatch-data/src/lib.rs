@@ -8,8 +8,11 @@
 //! 1. [`AnnDataFile`] opens an `.h5ad` of any AnnData version, finds the matrix with raw counts ([`MatrixChoice`]) and
 //!    hands it out as [`CountBlock`]s: consecutive cells in CSR form, within a budget of bytes, whatever the matrix was
 //!    stored as. Every number that comes out was checked.
+//!    [`open_cells`] does the same for whatever else holds cells, 10x `.h5` files and matrix folders among them: a
+//!    [`CellSource`].
 //! 2. [`GeneVocabulary`] gives each gene a token, by Ensembl id first and symbol second, so that files that name their
-//!    genes differently meet in one table. Token 0 is padding.
+//!    genes differently meet in one table. Token 0 is padding. [`GeneReference`] is the table of human genes it matches
+//!    through.
 //! 3. [`QualityPass`] leaves out cells and genes as scanpy does; [`normalize`] scales a cell to 10,000 counts and takes
 //!    `ln(1 + x)`.
 //! 4. [`write_shards`] puts all of that on disk: a folder of Parquet files with raw counts in a random order of cells, and
@@ -65,24 +68,27 @@ mod error;
 mod expressions;
 mod h5;
 mod loader;
+mod market;
 mod masking;
+mod matrix;
 mod normalize;
 mod partition;
 mod quality;
 pub mod random;
 mod selection;
 mod shard;
+mod source;
 mod split;
 pub mod synthetic;
 mod table;
+mod tenx;
 mod unfinished_file;
 mod variable_genes;
 mod vocabulary;
 
 pub use anndata::{
-    AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, CountBlocks, H5adAnnotator, Labels,
-    MatrixChoice, MatrixInfo, MatrixLocation, MatrixSlot, MatrixStorage, MissingNames, NewValues, UnsValue,
-    ValueKind, ValuePolicy,
+    AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, H5adAnnotator, Labels, MatrixChoice,
+    MatrixLocation, MatrixSlot, MissingNames, NewValues, UnsValue,
 };
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
 pub use counts::CountBlock;
@@ -90,13 +96,18 @@ pub use error::{Error, ErrorCategory, Result};
 pub use expressions::{ExpressionOptions, ExpressionReader};
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use masking::Masking;
+pub use matrix::{CountBlocks, MatrixInfo, MatrixStorage, ValueKind, ValuePolicy};
 pub use normalize::{TARGET_SUM, normalize};
 pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, PartitionReport};
 pub use quality::{Quality, QualityFilter, QualityPass};
 pub use selection::RowSelection;
 pub use shard::{
-    CellFile, Manifest, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress, ShardSet,
-    ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
+    CellFile, Manifest, MousePolicy, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress,
+    ShardSet, ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
+};
+pub use source::{
+    CellBlocks, CellDescription, CellFormat, CellSource, MatrixDescription, cell_inputs, describe_cells,
+    open_cells,
 };
 pub use split::Split;
 pub use table::{
@@ -104,4 +115,7 @@ pub use table::{
 };
 pub use unfinished_file::Existing;
 pub use variable_genes::{GeneVariability, VariableGeneOptions, VariableGenes};
-pub use vocabulary::{Gene, GeneMatch, GeneToken, GeneVocabulary};
+pub use vocabulary::{
+    Gene, GeneMatch, GeneReference, GeneToken, GeneVocabulary, MatchReport, MatchRow, ReferenceGene,
+    RepairedName, Species, humanize,
+};

@@ -400,7 +400,7 @@ fn explore(path: &Path) -> Result<()> {
         let _ = file.obs_column(&column).map(|column| column.labels());
     }
     for values in [ValuePolicy::Counts, ValuePolicy::Normalized] {
-        let _ = file.choose_matrix(&MatrixChoice { layer: None, values });
+        let _ = file.choose_matrix(&MatrixChoice { values, ..Default::default() });
     }
     for matrix in file.matrices() {
         let _ = file.genes(&matrix);

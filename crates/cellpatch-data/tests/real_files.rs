@@ -8,42 +8,17 @@
     reason = "a test may"
 )]
 
+mod reference;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use cellpatch_data::{
     AnnDataFile, ColumnValues, CountBlock, Error, Gene, GeneToken, GeneVocabulary, MatrixChoice,
     MatrixLocation, QualityFilter, QualityPass, ValueKind, ValuePolicy, normalize,
 };
+use reference::{data, expected_files, hex, matrix_hash, text_hash};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-
-/// The folder of real data, or `None` after saying that the test is skipped.
-fn data() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let folder = std::env::var_os("CELLPATCH_DATA").map_or_else(beside, PathBuf::from);
-    if folder.join("cells").is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: no data in {} (set CELLPATCH_DATA)", folder.display());
-    None
-}
-
-#[derive(Deserialize)]
-struct ExpectedFile {
-    n_cells: usize,
-    cell_ids: String,
-    matrices: BTreeMap<String, ExpectedMatrix>,
-    obs: BTreeMap<String, Option<String>>,
-}
-
-#[derive(Deserialize)]
-struct ExpectedMatrix {
-    shape: [usize; 2],
-    nonzero: usize,
-    sum: f64,
-    sha256: String,
-}
 
 #[derive(Deserialize)]
 struct ExpectedQuality {
@@ -55,18 +30,6 @@ struct ExpectedQuality {
     cell_sums: Vec<(usize, f64)>,
     values: Vec<(usize, u32, f64)>,
     total: f64,
-}
-
-fn expected_files() -> BTreeMap<String, ExpectedFile> {
-    serde_json::from_str(include_str!("expected/files.json")).unwrap()
-}
-
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn text_hash(lines: &[String]) -> String {
-    hex(Sha256::new_with_prefix(lines.join("\n")))
 }
 
 fn location(name: &str) -> MatrixLocation {
@@ -90,14 +53,6 @@ fn read(file: &AnnDataFile, matrix: &MatrixLocation, max_block_bytes: usize) -> 
         whole.values.extend(block.values);
     }
     whole
-}
-
-fn matrix_hash(matrix: &CountBlock) -> String {
-    let mut hasher = Sha256::new();
-    matrix.offsets.iter().for_each(|offset| hasher.update((*offset as u64).to_le_bytes()));
-    matrix.columns.iter().for_each(|column| hasher.update(column.to_le_bytes()));
-    matrix.values.iter().for_each(|value| hasher.update(value.to_le_bytes()));
-    hex(hasher)
 }
 
 #[test]
@@ -193,8 +148,11 @@ fn files_broken_on_purpose_are_refused_with_the_reason() {
     assert!(error.to_string().contains("cut short"), "{error}");
     let error = refusal("formats/cellxgene/nan.h5ad");
     assert!(matches!(error, Error::BadValue { value, .. } if value.is_nan()), "{error}");
-    let error = refusal("formats/variants/no_X_layer_counts.h5ad");
-    assert!(matches!(&error, Error::Missing { available, .. } if available == &["layers/counts"]), "{error}");
+    let error = refusal("formats/anndata-rs/sample.h5ad");
+    assert!(
+        matches!(&error, Error::Missing { what: "matrix", available, .. } if available.is_empty()),
+        "{error}"
+    );
     let error = refusal("nothing.h5ad");
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     let error = refusal("cells/10x_pbmc68k_reduced.h5ad");
@@ -210,7 +168,7 @@ fn values_are_recognised() {
     let Some(data) = data() else { return };
     let chosen = |name: &str, layer: Option<&str>, values| {
         let file = AnnDataFile::open(&data.join(name)).unwrap();
-        file.choose_matrix(&MatrixChoice { layer: layer.map(str::to_string), values })
+        file.choose_matrix(&MatrixChoice { layer: layer.map(str::to_string), values, genome: None })
     };
     let (counts, normalized) = (ValuePolicy::Counts, ValuePolicy::Normalized);
     let raw = chosen("cellxgene/baron_h1.h5ad", None, counts).unwrap();
@@ -219,6 +177,8 @@ fn values_are_recognised() {
     assert_eq!((x.location, x.kind), (MatrixLocation::X, ValueKind::Counts));
     let layer = chosen("formats/variants/no_X_layer_counts.h5ad", Some("counts"), counts).unwrap();
     assert_eq!(layer.kind, ValueKind::Counts);
+    let only = chosen("formats/variants/no_X_layer_counts.h5ad", None, counts).unwrap();
+    assert_eq!(only.location, MatrixLocation::Layer("counts".into()));
     let csc = chosen("formats/variants/csc_gzip.h5ad", None, counts).unwrap();
     assert_eq!(csc.kind, ValueKind::Counts);
     let log = chosen("cells/symphony_pbmc_1200.h5ad", None, normalized).unwrap();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cellpatch_data::synthetic::{SyntheticConfig, write_h5ad};
-use cellpatch_data::{AnnDataFile, Error, MatrixChoice, VariableGeneOptions, VariableGenes};
+use cellpatch_data::{Error, MatrixChoice, VariableGeneOptions, VariableGenes, open_cells};
 use serde::Deserialize;
 
 /// The folder of real data, or `None` after saying that the test is skipped.
@@ -31,9 +31,8 @@ struct Expected {
 }
 
 fn of(path: &Path, kept: Option<&[bool]>, options: &VariableGeneOptions) -> Result<VariableGenes, Error> {
-    let file = AnnDataFile::open(path).unwrap();
-    let matrix = file.choose_matrix(&MatrixChoice::default()).unwrap();
-    VariableGenes::of(&file, &matrix, kept, options)
+    let source = open_cells(path, &MatrixChoice::default()).unwrap();
+    VariableGenes::of(source.as_ref(), kept, options)
 }
 
 fn assert_close(found: f64, expected: f64, tolerance: f64) {

@@ -22,6 +22,10 @@ pub(crate) struct ReadOptions {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<String>,
+    /// Read the cells of this genome, where a 10x input has several
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub genome: Option<String>,
     /// Whether the values are counts, or log1p-normalised already and used as they are [default: counts]
     #[arg(long, value_name = "counts|normalized", value_parser = ["counts", "normalized"], hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +53,7 @@ impl ReadOptions {
         let normalized = self.values.as_deref() == Some("normalized");
         MatrixChoice {
             layer: self.layer.clone(),
+            genome: self.genome.clone(),
             values: if normalized { ValuePolicy::Normalized } else { ValuePolicy::Counts },
         }
     }

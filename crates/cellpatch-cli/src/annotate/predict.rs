@@ -46,7 +46,7 @@ struct Truth {
 }
 
 fn truth(reader: &ExpressionReader, column: &str, card: &AnnotationCard) -> Result<Truth, Failure> {
-    let labels = reader.file().obs_column(column)?.labels().known(&MissingNames::default());
+    let labels = reader.source().labels(column)?.known(&MissingNames::default());
     let mut names = card.classes.clone();
     let mut code_of = Vec::with_capacity(labels.categories.len());
     for category in &labels.categories {
@@ -96,7 +96,7 @@ impl Job<'_> {
             "genes": reader.genes().tokens.len(),
             "genes_matched": reader.genes().n_matched(),
             "genes_absent": reader.n_absent(),
-            "matrix": reader.matrix().location.to_string(),
+            "matrix": reader.source().matrix(),
         });
         let (predictions, written) = self.predict(&model, device, reader)?;
         let seconds = started.elapsed().as_secs_f64();
@@ -224,7 +224,7 @@ impl Job<'_> {
                     probabilities: self.options.probabilities,
                 };
                 let table = PredictionTable::create(out, self.existing(), columns)?;
-                return Ok(Sink::Table(Box::new(table), reader.file().cell_ids()?));
+                return Ok(Sink::Table(Box::new(table), reader.source().cell_ids()?));
             }
         };
         let mut annotator = Box::new(annotator);

@@ -1,32 +1,29 @@
 //! AnnData files (`.h5ad`): matrices in row blocks, gene names, cell annotations.
 
 mod annotator;
-mod blocks;
+mod choice;
 mod column;
-mod columnar;
 mod frame;
 mod genes;
 mod labels;
-mod matrix;
+mod location;
 mod new_values;
-mod values;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use annotator::{AnnotationSummary, H5adAnnotator, MatrixSlot};
-pub use blocks::CountBlocks;
+pub use choice::{ChosenMatrix, MatrixChoice};
 pub use column::{Column, ColumnValues};
 pub use labels::{Labels, MissingNames};
-pub use matrix::{MatrixInfo, MatrixLocation, MatrixStorage};
+pub use location::MatrixLocation;
 pub use new_values::{NewValues, UnsValue};
-pub use values::{ChosenMatrix, MatrixChoice, ValueKind, ValuePolicy};
 
 use crate::error::{Error, Result};
 use crate::h5::{self, Container, ObjectKind};
+use crate::matrix::{self, CountBlocks, Matrix, MatrixInfo, ValueKind};
 use crate::vocabulary::Gene;
 use frame::Frame;
-use matrix::Matrix;
 
 /// An open `.h5ad` file of any AnnData from 0.5 on.
 ///
@@ -50,7 +47,11 @@ impl AnnDataFile {
     /// [`Error::NotFound`], [`Error::NotHdf5`], [`Error::Hdf5`] for a damaged file, and [`Error::Missing`] if it has no
     /// `obs`, as any AnnData file has.
     pub fn open(path: &Path) -> Result<Self> {
-        let container = h5::open(path)?;
+        Self::from_container(h5::open(path)?)
+    }
+
+    /// Reads the names of a file that is open.
+    pub(crate) fn from_container(container: Arc<dyn Container>) -> Result<Self> {
         let obs = Frame::open(container.as_ref(), "obs")?;
         Ok(Self { container, obs: Arc::new(obs) })
     }
@@ -77,7 +78,7 @@ impl AnnDataFile {
             .into_iter()
             .chain(layers)
             // A damaged one is there too: opening it says what is wrong.
-            .filter(|location| !matches!(matrix::find(self.container.as_ref(), location), Ok(None)))
+            .filter(|location| !matches!(location::find(self.container.as_ref(), location), Ok(None)))
             .collect()
     }
 
@@ -91,14 +92,14 @@ impl AnnDataFile {
 
     /// The matrix to read and what its values are: the named layer, else `raw/X` if it holds counts, else `X`.
     ///
-    /// With [`ValuePolicy::Normalized`] and no layer named, counts are still preferred (they can be normalised exactly);
+    /// With [`ValuePolicy::Normalized`](crate::ValuePolicy::Normalized) and no layer named, counts are still preferred (they can be normalised exactly);
     /// without any, log1p values of `X`, else of `raw/X`, are taken.
     ///
     /// # Errors
     /// [`Error::Missing`] if there is no such layer or no matrix; [`Error::NotCounts`] with what was found instead if the
     /// values do not fit the policy.
     pub fn choose_matrix(&self, choice: &MatrixChoice) -> Result<ChosenMatrix> {
-        values::choose(self, choice)
+        choice::choose(self, choice)
     }
 
     /// What the values of a matrix look like, judged by a sample spread over it.
@@ -106,7 +107,7 @@ impl AnnDataFile {
     /// # Errors
     /// If the matrix is missing or damaged.
     pub fn value_kind(&self, location: &MatrixLocation) -> Result<ValueKind> {
-        values::detect(self, location)
+        matrix::detect(self.matrix(location)?)
     }
 
     /// The genes of a matrix, one per column: Ensembl id, symbol, or both.
@@ -115,7 +116,7 @@ impl AnnDataFile {
     /// If `var` (for `raw/X`: `raw/var`) is missing, damaged, or not as long as the matrix is wide.
     pub fn genes(&self, location: &MatrixLocation) -> Result<Vec<Gene>> {
         let frame =
-            Frame::open(self.container.as_ref(), &matrix::var_name(self.container.as_ref(), location)?)?;
+            Frame::open(self.container.as_ref(), &location::var_name(self.container.as_ref(), location)?)?;
         let n_genes = self.matrix(location)?.info().n_genes;
         let genes = genes::genes(self.container.as_ref(), &frame)?;
         if genes.len() != n_genes {
@@ -174,7 +175,7 @@ impl AnnDataFile {
 
     /// Opens a matrix and checks it against `obs`.
     fn matrix(&self, location: &MatrixLocation) -> Result<Matrix> {
-        let matrix = Matrix::open(self.container.as_ref(), location, &self.matrices_for_help(location))?;
+        let matrix = location::open(self.container.as_ref(), location, &self.matrices_for_help(location))?;
         let n_rows = matrix.info().n_cells;
         if n_rows != self.n_cells() {
             return Err(Error::Invalid {

@@ -17,7 +17,7 @@ pub(super) struct StoredChunk {
 pub(super) struct OwnChunks {
     pub(super) chunk: Vec<usize>,
     pub(super) chunk_bytes: usize,
-    pub(super) filters: Vec<u16>,
+    pub(super) filters: Vec<filters::Filter>,
     /// By offset.
     pub(super) chunks: Vec<StoredChunk>,
     /// The chunk decoded last: the next read of a sequence begins in it.

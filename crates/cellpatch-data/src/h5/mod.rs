@@ -4,6 +4,8 @@
 //! inside the file, chunks are of a sane size, storage outside the file is refused. A read returns exactly the rows
 //! asked for or an error, never fewer.
 
+mod array;
+mod attribute;
 mod chunks;
 mod datatype;
 pub(crate) mod edit;
@@ -11,29 +13,25 @@ mod element;
 mod filters;
 mod heap;
 mod pure;
+mod signature;
 mod source;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use attribute::Attribute;
 pub(crate) use element::{Element, Member, to_f64, to_integer, to_strings};
 
 use crate::error::{Error, Result};
+
+/// What [`Error::NotHdf5`] says of a Matrix Market file.
+pub(crate) const MATRIX_MARKET: &str = "a Matrix Market file";
 
 /// What a name in the file refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ObjectKind {
     Group,
     Array,
-}
-
-/// An attribute, reduced to what AnnData writes.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Attribute {
-    Text(String),
-    Texts(Vec<String>),
-    Integers(Vec<i64>),
-    Other,
 }
 
 /// An open HDF5 file.

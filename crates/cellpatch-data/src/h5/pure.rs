@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use hdf5_pure::{
-    AttrValue, ChunkCacheConfig, Dataset, DatasetAccessProperties, File, FormatError, Layout,
-    MetadataCacheConfig, Source,
+    ChunkCacheConfig, ChunkIndex, Dataset, DatasetAccessProperties, File, FileAccessProperties, FormatError,
+    Layout, MetadataCacheConfig, Source,
 };
 
+use super::array::{ArrayError, PureArray, Storage};
 use super::chunks::{OwnChunks, StoredChunk};
 use super::datatype::element;
+use super::edit::{self, Located};
 use super::element::Element;
-use super::filters::{self, filter_name};
+use super::filters::{self, Filter, filter_name};
 use super::heap::Heap;
+use super::signature::looks_like;
 use super::source::FileSource;
 use super::{Array, Attribute, Container, ObjectKind};
 use crate::error::{Error, Result};
@@ -24,6 +27,13 @@ const UNCHECKED_BYTES: usize = 16 << 20;
 const MIN_CACHE_BYTES: usize = 1 << 20;
 const MAX_CACHE_BYTES: usize = 1 << 28;
 
+/// The data layout message of HDF5 2.0, which the library does not know.
+const NEWEST_LAYOUT: u8 = 5;
+
+fn options() -> FileAccessProperties {
+    FileAccessProperties::new().with_metadata_cache(MetadataCacheConfig::new(4 << 20))
+}
+
 /// A file opened by `hdf5-pure`.
 pub(crate) struct PureFile {
     path: PathBuf,
@@ -35,18 +45,17 @@ impl PureFile {
     /// Opens the file and reads its superblock.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let source = FileSource::open(path)?;
-        let options =
-            hdf5_pure::FileAccessProperties::new().with_metadata_cache(MetadataCacheConfig::new(4 << 20));
-        let file = File::from_source_with_options(source.clone(), options).map_err(|error| match error {
-            hdf5_pure::Error::Format(FormatError::SignatureNotFound) => {
-                Error::NotHdf5 { path: path.to_path_buf(), looks_like: looks_like(&source.head(512)) }
-            }
-            other => Error::Hdf5 {
-                path: path.to_path_buf(),
-                dataset: "the superblock".into(),
-                reason: reason(&other),
-            },
-        })?;
+        let file =
+            File::from_source_with_options(source.clone(), options()).map_err(|error| match error {
+                hdf5_pure::Error::Format(FormatError::SignatureNotFound) => {
+                    Error::NotHdf5 { path: path.to_path_buf(), looks_like: looks_like(&source.head(512)) }
+                }
+                other => Error::Hdf5 {
+                    path: path.to_path_buf(),
+                    dataset: "the superblock".into(),
+                    reason: reason(&other),
+                },
+            })?;
         let superblock = file.superblock();
         let refuse = |reason: String| Error::Hdf5 {
             path: path.to_path_buf(),
@@ -75,13 +84,20 @@ impl PureFile {
     }
 
     /// Checks the layout a dataset declares against its shape and the file, and says how to read it.
-    fn storage(&self, name: &str, dataset: &Dataset, shape: &[usize], element: &Element) -> Result<Storage> {
+    fn storage(
+        &self,
+        name: &str,
+        dataset: &Dataset,
+        layout: Layout,
+        shape: &[usize],
+        element: &Element,
+    ) -> Result<Storage> {
         let n_bytes = shape
             .iter()
             .try_fold(element.size(), |bytes, &length| bytes.checked_mul(length))
             .filter(|&bytes| isize::try_from(bytes).is_ok())
             .ok_or_else(|| self.refuse(name, format!("the shape {shape:?} is too large")))?;
-        match dataset.layout().map_err(|error| self.failed(name, &error))? {
+        match layout {
             Layout::Compact { size } if size < n_bytes as u64 => {
                 Err(self
                     .refuse(name, format!("{size} bytes are stored, its shape {shape:?} needs {n_bytes}")))
@@ -123,24 +139,36 @@ impl PureFile {
             .try_fold(element.size(), |bytes, &length| bytes.checked_mul(length))
             .filter(|&bytes| (1..=MAX_CHUNK_BYTES).contains(&bytes) && chunk.len() == shape.len())
             .ok_or_else(|| refuse(format!("chunks of {chunk_shape:?} elements are not supported")))?;
-        let filters = dataset.filters();
-        let known = [filters::DEFLATE, filters::SHUFFLE, filters::FLETCHER32, filters::LZF, filters::ZSTD];
-        if let Some(&unknown) = filters.iter().find(|filter| !known.contains(filter)) {
-            return Err(refuse(format!(
-                "it is compressed with {}, which is not supported",
-                filter_name(unknown)
-            )));
+        let filters: Vec<Filter> = dataset
+            .filter_pipeline()
+            .into_iter()
+            .map(|filter| Filter { id: filter.id, parameters: filter.client_data })
+            .collect();
+        let known =
+            |filter: &Filter| filters::THEIRS.contains(&filter.id) || filters::OURS.contains(&filter.id);
+        if let Some(unknown) = filters.iter().find(|filter| !known(filter)) {
+            let name = filter_name(unknown.id);
+            return Err(refuse(format!("it is compressed with {name}, which is not supported")));
         }
         // Zero rows have zero chunks; the products below cannot overflow once the byte count did not.
         let n_chunks: usize =
             shape.iter().zip(&chunk).map(|(&length, &chunk)| length.div_ceil(chunk)).product();
         let n_bytes = shape.iter().product::<usize>() * element.size();
-        let ours = filters.contains(&filters::ZSTD);
-        let mut stored = Vec::new();
+        let in_tree = matches!(dataset.chunk_index(), Ok(Some(ChunkIndex::BTreeV2)));
+        let ours = in_tree || filters.iter().any(|filter| filters::OURS.contains(&filter.id));
+        let mut chunks = Vec::new();
+        if in_tree {
+            chunks = self.tree_chunks(name, &chunk, chunk_bytes)?;
+        } else if ours || n_bytes > UNCHECKED_BYTES {
+            chunks = self.library_chunks(name, dataset)?;
+        }
         if ours || n_bytes > UNCHECKED_BYTES {
-            stored = dataset.chunks().map_err(|error| self.failed(name, &error))?;
-            if stored.len() < n_chunks {
-                return Err(refuse(format!("{} of its {n_chunks} chunks are stored", stored.len())));
+            // Chunks beyond the shape are what is left of a larger one.
+            let inside =
+                |chunk: &StoredChunk| chunk.offset.iter().zip(shape).all(|(&at, &length)| at < length);
+            chunks.retain(inside);
+            if chunks.len() < n_chunks {
+                return Err(refuse(format!("{} of its {n_chunks} chunks are stored", chunks.len())));
             }
         }
         if !ours {
@@ -153,88 +181,124 @@ impl PureFile {
             });
         }
         if shape.len() > 2 {
-            return Err(refuse("zstd chunks of more than two dimensions are not supported".into()));
+            return Err(refuse(
+                "such compressed chunks of more than two dimensions are not supported".into(),
+            ));
         }
-        let mut chunks: Vec<StoredChunk> = stored
-            .into_iter()
-            .map(|chunk| {
-                Ok(StoredChunk {
-                    offset: chunk
-                        .offset
-                        .iter()
-                        .map(|&offset| usize::try_from(offset).unwrap_or(usize::MAX))
-                        .collect(),
-                    address: chunk.address,
-                    size: usize::try_from(chunk.storage_size)
-                        .ok()
-                        .filter(|&size| size <= MAX_CHUNK_BYTES)
-                        .ok_or_else(|| refuse("a chunk is too large".into()))?,
-                    skipped: chunk.filter_mask,
-                })
-            })
-            .collect::<Result<_>>()?;
         chunks.sort_by(|a, b| a.offset.cmp(&b.offset));
         Ok(Storage::Own(OwnChunks { chunk, chunk_bytes, filters, chunks, last: None }))
     }
-}
 
-impl Container for PureFile {
-    fn path(&self) -> &Path {
-        &self.path
+    /// The chunks as the library lists them.
+    fn library_chunks(&self, name: &str, dataset: &Dataset) -> Result<Vec<StoredChunk>> {
+        let stored = dataset.chunks().map_err(|error| self.failed(name, &error))?;
+        let chunks = stored.into_iter().map(|chunk| {
+            let offset = chunk.offset.iter().map(|&offset| usize::try_from(offset).unwrap_or(usize::MAX));
+            let size = self.chunk_size(name, chunk.storage_size)?;
+            Ok(StoredChunk {
+                offset: offset.collect(),
+                address: chunk.address,
+                size,
+                skipped: chunk.filter_mask,
+            })
+        });
+        chunks.collect()
     }
 
-    fn kind(&self, name: &str) -> Result<Option<ObjectKind>> {
+    /// The chunks of an index the library does not list.
+    fn tree_chunks(&self, name: &str, chunk: &[usize], chunk_bytes: usize) -> Result<Vec<StoredChunk>> {
+        let refuse = |reason: String| self.refuse(name, reason);
+        let located = edit::locate(&self.source, name).map_err(refuse)?;
+        let located = located.ok_or_else(|| refuse("it is not where it was".into()))?;
+        let stored = edit::tree_chunks(&self.source, located.address).map_err(refuse)?;
+        let chunks = stored.into_iter().map(|stored| {
+            let place = |(&position, &length): (&u64, &usize)| {
+                usize::try_from(position).unwrap_or(usize::MAX).saturating_mul(length)
+            };
+            let offset = stored.position.iter().zip(chunk).map(place).collect();
+            let size = self.chunk_size(name, stored.size.unwrap_or(chunk_bytes as u64))?;
+            Ok(StoredChunk { offset, address: stored.address, size, skipped: stored.skipped })
+        });
+        chunks.collect()
+    }
+
+    fn chunk_size(&self, name: &str, size: u64) -> Result<usize> {
+        let size = usize::try_from(size).ok().filter(|&size| size <= MAX_CHUNK_BYTES);
+        size.ok_or_else(|| self.refuse(name, "a chunk is too large"))
+    }
+}
+
+impl PureFile {
+    /// Does something with an object by its name, and if the library finds none, by the name it has without soft links.
+    fn follow<T>(
+        &self,
+        name: &str,
+        act: impl Fn(&str) -> std::result::Result<T, hdf5_pure::Error>,
+    ) -> Result<T> {
+        let error = match act(name) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        match self.locate(name, &error)? {
+            Some(located) if located.name != name => {
+                act(&located.name).map_err(|error| self.failed(name, &error))
+            }
+            _ => Err(self.failed(name, &error)),
+        }
+    }
+
+    /// Looks an object up that the library did not find, if a soft link can be why.
+    fn locate(&self, name: &str, error: &hdf5_pure::Error) -> Result<Option<Located>> {
+        let may_be_link = matches!(
+            error,
+            hdf5_pure::Error::Format(
+                FormatError::PathNotFound(_)
+                    // A soft link of an old group has no address, and the library takes that for one.
+                    | FormatError::OffsetOverflow { offset: u64::MAX, .. }
+            )
+        );
+        if !may_be_link {
+            return Ok(None);
+        }
+        edit::locate(&self.source, name).map_err(|reason| self.refuse(name, reason))
+    }
+
+    /// What `name` is to the library.
+    fn library_kind(&self, name: &str) -> std::result::Result<Option<ObjectKind>, hdf5_pure::Error> {
         match self.file.group(name) {
             Ok(_) => return Ok(Some(ObjectKind::Group)),
-            Err(hdf5_pure::Error::Format(FormatError::PathNotFound(_))) => return Ok(None),
             Err(hdf5_pure::Error::NotAGroup(_)) => {}
-            Err(error) => return Err(self.failed(name, &error)),
+            Err(error) => return Err(error),
         }
         match self.file.dataset(name) {
             Ok(_) => Ok(Some(ObjectKind::Array)),
             // A link through something that is no group, or a named type: nothing a reader could use.
             Err(hdf5_pure::Error::NotADataset(_) | hdf5_pure::Error::NotAGroup(_)) => Ok(None),
-            Err(hdf5_pure::Error::Format(FormatError::PathNotFound(_))) => Ok(None),
-            Err(error) => Err(self.failed(name, &error)),
+            Err(hdf5_pure::Error::Format(FormatError::InvalidLayoutVersion(NEWEST_LAYOUT))) => {
+                Ok(Some(ObjectKind::Array))
+            }
+            Err(error) => Err(error),
         }
     }
 
-    fn members(&self, group: &str) -> Result<Vec<String>> {
-        let list = || {
-            let handle = self.file.group(group)?;
-            let mut members = handle.datasets()?;
-            members.append(&mut handle.groups()?);
-            Ok(members)
-        };
-        list().map_err(|error| self.failed(group, &error))
-    }
-
-    fn attribute(&self, object: &str, name: &str) -> Result<Option<Attribute>> {
-        let read = || match self.file.group(object) {
-            Ok(group) => group.attrs(),
-            Err(hdf5_pure::Error::NotAGroup(_)) => self.file.dataset(object)?.attrs(),
-            Err(error) => Err(error),
-        };
-        let attributes = read().map_err(|error| self.failed(object, &error))?;
-        Ok(attributes.get(name).map(attribute))
-    }
-
-    fn array(&self, name: &str) -> Result<Box<dyn Array>> {
-        let dataset = self.file.dataset(name).map_err(|error| self.failed(name, &error))?;
-        let datatype = dataset.datatype().map_err(|error| self.failed(name, &error))?;
-        let element = element(&datatype).map_err(|reason| self.refuse(name, reason))?;
+    /// Opens an array in `file`, which is this file as it is or with another layout message.
+    fn open_array(&self, file: &File, name: &str) -> Result<Box<dyn Array>, ArrayError> {
+        let dataset = file.dataset(name)?;
+        let datatype = dataset.datatype()?;
+        let refuse = |reason: String| ArrayError::Refused(self.refuse(name, reason));
+        let element = element(&datatype).map_err(refuse)?;
         let shape: Vec<usize> = dataset
-            .shape()
-            .map_err(|error| self.failed(name, &error))?
+            .shape()?
             .into_iter()
-            .map(|length| usize::try_from(length).map_err(|_| self.refuse(name, "its shape is too large")))
-            .collect::<Result<_>>()?;
-        let storage = self.storage(name, &dataset, &shape, &element)?;
+            .map(|length| usize::try_from(length).map_err(|_| refuse("its shape is too large".into())))
+            .collect::<std::result::Result<_, _>>()?;
+        let layout = dataset.layout()?;
+        let storage = self.storage(name, &dataset, layout, &shape, &element).map_err(ArrayError::Refused)?;
         let dataset = match &storage {
             Storage::Chunked { cache: (slots, bytes), .. } => {
                 let cache = ChunkCacheConfig::from_h5p_cache(*slots, *bytes);
                 let properties = DatasetAccessProperties::new().with_chunk_cache(cache);
-                self.file.dataset_with_options(name, properties).map_err(|error| self.failed(name, &error))?
+                file.dataset_with_options(name, properties)?
             }
             _ => dataset,
         };
@@ -250,129 +314,95 @@ impl Container for PureFile {
             heap,
         }))
     }
-}
 
-/// How the values are stored, and so who reads them.
-enum Storage {
-    /// In one piece.
-    Whole,
-    /// In chunks the library decodes, with its cache of (chunks, bytes).
-    Chunked { rows: usize, cache: (usize, usize) },
-    /// In chunks we decode.
-    Own(OwnChunks),
-}
-
-struct PureArray {
-    path: PathBuf,
-    name: String,
-    dataset: Dataset,
-    shape: Vec<usize>,
-    element: Element,
-    storage: Storage,
-    source: FileSource,
-    heap: Heap,
-}
-
-impl PureArray {
-    fn failed(&self, reason: String) -> Error {
-        Error::Hdf5 { path: self.path.clone(), dataset: self.name.clone(), reason }
+    /// Opens an array whose layout message the library does not know, as if it had the version before.
+    fn open_newest(&self, name: &str) -> Result<Box<dyn Array>, ArrayError> {
+        let refuse = |reason: String| ArrayError::Refused(self.refuse(name, reason));
+        let located = edit::locate(&self.source, name).map_err(refuse)?;
+        let located = located.ok_or_else(|| refuse("it is not where it was".into()))?;
+        let patches = edit::older_layout(&self.source, located.address).map_err(refuse)?;
+        let file = File::from_source_with_options(self.source.patched(patches), options())?;
+        self.open_array(&file, name)
     }
 }
 
-impl Array for PureArray {
+impl Container for PureFile {
     fn path(&self) -> &Path {
         &self.path
     }
 
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn element(&self) -> &Element {
-        &self.element
-    }
-
-    fn rows_per_chunk(&self) -> usize {
-        match &self.storage {
-            Storage::Whole => 1,
-            Storage::Chunked { rows, .. } => *rows,
-            Storage::Own(own) => own.chunk.first().copied().unwrap_or(1),
+    fn kind(&self, name: &str) -> Result<Option<ObjectKind>> {
+        let error = match self.library_kind(name) {
+            Ok(kind) => return Ok(kind),
+            Err(error) => error,
+        };
+        match self.locate(name, &error)? {
+            Some(located) if located.name != name => {
+                self.library_kind(&located.name).map_err(|error| self.failed(name, &error))
+            }
+            _ if matches!(error, hdf5_pure::Error::Format(FormatError::PathNotFound(_))) => Ok(None),
+            // A soft link that leads nowhere.
+            None if matches!(error, hdf5_pure::Error::Format(FormatError::OffsetOverflow { .. })) => Ok(None),
+            _ => Err(self.failed(name, &error)),
         }
     }
 
-    fn read_rows(&mut self, start: usize, count: usize) -> Result<Vec<u8>> {
-        let n_rows = self.shape.first().copied().unwrap_or(1);
-        if start.checked_add(count).is_none_or(|end| end > n_rows) {
-            return Err(self.failed(format!("rows {start} to {start} + {count} of {n_rows} were asked for")));
+    fn members(&self, group: &str) -> Result<Vec<String>> {
+        let listed = self.follow(group, |group| {
+            let handle = self.file.group(group)?;
+            let mut members = handle.datasets()?;
+            members.append(&mut handle.groups()?);
+            Ok(members)
+        });
+        // Where our own reader does not know its way, the library's list must do.
+        let Ok(Some(located)) = edit::locate(&self.source, group) else { return listed };
+        match (listed, edit::members(&self.source, located.address)) {
+            // The library fails for old groups with soft links and leaves those of new groups out.
+            (Err(_), Ok(members)) => Ok(members.into_iter().map(|member| member.name).collect()),
+            (Ok(mut listed), Ok(members)) => {
+                let soft = members.into_iter().filter(|member| member.is_soft_link);
+                listed.extend(soft.map(|member| member.name));
+                Ok(listed)
+            }
+            (listed, Err(_)) => listed,
         }
-        let expected = count * self.shape.iter().skip(1).product::<usize>() * self.element.size();
-        if expected == 0 {
-            return Ok(Vec::new());
-        }
-        let bytes = match &mut self.storage {
-            Storage::Own(own) => own.read(&self.source, &self.shape, self.element.size(), start, count),
-            _ => self.dataset.read_raw_rows(start as u64, count as u64).map_err(|error| reason(&error)),
-        }
-        .map_err(|reason| self.failed(reason))?;
-        if bytes.len() != expected {
-            return Err(self.failed(format!("{} bytes were read, expected {expected}", bytes.len())));
-        }
-        Ok(bytes)
     }
 
-    fn dereference(&mut self, references: &[u8]) -> Result<Vec<String>> {
-        self.heap.texts(references).map_err(|reason| Error::Hdf5 {
-            path: self.path.clone(),
-            dataset: self.name.clone(),
-            reason,
+    fn attribute(&self, object: &str, name: &str) -> Result<Option<Attribute>> {
+        let attributes = self.follow(object, |object| match self.file.group(object) {
+            Ok(group) => group.attrs(),
+            Err(hdf5_pure::Error::NotAGroup(_)) => self.file.dataset(object)?.attrs(),
+            Err(error) => Err(error),
+        })?;
+        Ok(attributes.get(name).map(Attribute::from))
+    }
+
+    fn array(&self, name: &str) -> Result<Box<dyn Array>> {
+        let located = match self.file.dataset(name) {
+            Err(error) => self.locate(name, &error)?,
+            Ok(_) => None,
+        };
+        let name = located.as_ref().map_or(name, |located| &located.name);
+        let opened = match self.open_array(&self.file, name) {
+            Err(ArrayError::Library(hdf5_pure::Error::Format(FormatError::InvalidLayoutVersion(
+                NEWEST_LAYOUT,
+            )))) => self.open_newest(name),
+            opened => opened,
+        };
+        opened.map_err(|error| match error {
+            ArrayError::Library(error) => self.failed(name, &error),
+            ArrayError::Refused(error) => error,
         })
     }
 }
 
-/// The library's reason, with the one case explained that users meet.
-fn reason(error: &hdf5_pure::Error) -> String {
+/// The library's reason.
+pub(super) fn reason(error: &hdf5_pure::Error) -> String {
     match error {
-        hdf5_pure::Error::Format(FormatError::InvalidLayoutVersion(version)) => format!(
-            "it is stored in data layout version {version}, HDF5 2's newest, which is not supported: write the file without libver=\"latest\""
-        ),
         // A soft link has no address, and the library takes it for one.
         hdf5_pure::Error::Format(FormatError::OffsetOverflow { offset: u64::MAX, .. }) => {
-            "it is a soft link, which is not supported".into()
+            "it is a soft link that leads nowhere".into()
         }
         other => other.to_string(),
-    }
-}
-
-/// What the first bytes of a file that is not HDF5 look like.
-fn looks_like(head: &[u8]) -> Option<&'static str> {
-    let known: [(&[u8], &'static str); 7] = [
-        (b"version https://git-lfs", "a Git LFS pointer: fetch the file with `git lfs pull`"),
-        (b"\x1f\x8b", "gzip-compressed data: unpack it first"),
-        (b"PK\x03\x04", "a zip archive: unpack it first"),
-        (b"PAR1", "a Parquet file"),
-        (b"<", "a web page"),
-        (b"%%MatrixMarket", "a Matrix Market file"),
-        (b"{", "JSON"),
-    ];
-    if head.is_empty() {
-        return Some("an empty file");
-    }
-    known.iter().find(|(start, _)| head.starts_with(start)).map(|&(_, what)| what)
-}
-
-fn attribute(value: &AttrValue) -> Attribute {
-    if let Some(text) = value.as_str() {
-        return Attribute::Text(text.to_string());
-    }
-    if let Some(texts) = value.as_strings() {
-        return Attribute::Texts(texts.to_vec());
-    }
-    match value.to_i64s() {
-        Some(integers) => Attribute::Integers(integers),
-        None => Attribute::Other,
     }
 }

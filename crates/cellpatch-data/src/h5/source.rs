@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 pub(crate) struct FileSource {
     file: Arc<Mutex<File>>,
     len: u64,
+    /// Bytes that are seen in place of the file's own.
+    patches: Arc<Vec<(u64, Vec<u8>)>>,
 }
 
 impl FileSource {
@@ -25,7 +27,26 @@ impl FileSource {
             return Err(Error::io("read", path, std::io::ErrorKind::IsADirectory.into()));
         }
         let len = file.seek(SeekFrom::End(0)).map_err(|error| Error::io("read", path, error))?;
-        Ok(Self { file: Arc::new(Mutex::new(file)), len })
+        Ok(Self { file: Arc::new(Mutex::new(file)), len, patches: Arc::default() })
+    }
+
+    /// The same file with other bytes at some places.
+    pub(crate) fn patched(&self, patches: Vec<(u64, Vec<u8>)>) -> Self {
+        Self { patches: Arc::new(patches), ..self.clone() }
+    }
+
+    /// Puts the other bytes over those that were read at `offset`.
+    fn patch(&self, offset: u64, buffer: &mut [u8]) {
+        for (start, bytes) in self.patches.iter() {
+            let end =
+                start.saturating_add(bytes.len() as u64).min(offset.saturating_add(buffer.len() as u64));
+            let first = offset.max(*start);
+            if first < end {
+                let length = (end - first) as usize;
+                let (to, from) = ((first - offset) as usize, (first - start) as usize);
+                buffer[to..to + length].copy_from_slice(&bytes[from..from + length]);
+            }
+        }
     }
 
     /// The first bytes of the file, fewer if it is shorter.
@@ -56,6 +77,9 @@ impl Source for FileSource {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.read_exact(buffer))
-            .map_err(|error| FormatError::Source(error.to_string()))
+            .map_err(|error| FormatError::Source(error.to_string()))?;
+        drop(file);
+        self.patch(offset, buffer);
+        Ok(())
     }
 }

@@ -4,13 +4,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{
-    ShardOptions, ShardSet,
-    source::{Blocks, CellSource},
-    writer::write_sources,
-};
+use super::{ShardOptions, ShardSet, writer::write_sources};
 use crate::{
-    CountBlock, Gene, Labels, QualityFilter, Result,
+    CellBlocks, CellFormat, CellSource, CountBlock, Gene, Labels, MatrixInfo, MatrixStorage, QualityFilter,
+    Result, ValueKind,
     random::{Purpose, stream},
 };
 
@@ -22,6 +19,7 @@ pub(crate) struct MemorySource {
     pub(crate) cells: Vec<Vec<(u32, f32)>>,
     pub(crate) obs: Vec<(String, Labels)>,
     pub(crate) is_log1p: bool,
+    pub(crate) path: PathBuf,
     pub(crate) prefix: &'static str,
 }
 
@@ -44,6 +42,7 @@ impl MemorySource {
             cells: (0..n_cells).map(cell).collect(),
             obs: vec![("donor_id".into(), Labels { categories, codes })],
             is_log1p: false,
+            path: PathBuf::new(),
             prefix: "",
         }
     }
@@ -58,8 +57,30 @@ impl CellSource for MemorySource {
         "X".into()
     }
 
-    fn is_log1p(&self) -> bool {
-        self.is_log1p
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn format(&self) -> CellFormat {
+        CellFormat::AnnData
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn matrix_info(&self) -> Result<MatrixInfo> {
+        Ok(MatrixInfo {
+            n_cells: self.cells.len(),
+            n_genes: self.genes.len(),
+            storage: MatrixStorage::Csr,
+            dtype: "float32".into(),
+            n_stored: self.cells.iter().map(Vec::len).sum(),
+        })
+    }
+
+    fn value_kind(&self) -> &ValueKind {
+        if self.is_log1p { &ValueKind::Log1p { target_sum: None } } else { &ValueKind::Counts }
     }
 
     fn n_cells(&self) -> usize {
@@ -82,7 +103,7 @@ impl CellSource for MemorySource {
         Ok(self.obs.iter().find(|(name, _)| name == column).unwrap().1.clone())
     }
 
-    fn blocks(&self, _: usize) -> Result<Blocks> {
+    fn blocks(&self, _: usize) -> Result<CellBlocks> {
         let blocks: Vec<_> = self
             .cells
             .chunks(7)
@@ -123,7 +144,7 @@ pub(crate) fn write(sources: &[MemorySource], out: &Path, options: &ShardOptions
     inputs.iter().for_each(|path| std::fs::write(path, b"cells").unwrap());
     let open = |path: &Path| -> Result<Box<dyn CellSource>> {
         let index = inputs.iter().position(|input| input == path).unwrap();
-        Ok(Box::new(sources[index].clone()))
+        Ok(Box::new(MemorySource { path: path.to_path_buf(), ..sources[index].clone() }))
     };
     write_sources(&inputs, &open, out, options, &mut |_| {})
 }

@@ -127,6 +127,17 @@ pub(crate) fn hash_file(path: &Path) -> Result<(u64, String)> {
         .map_err(|source| Error::io("read", path, source))
 }
 
+/// Length and SHA-256, in hex, of several files one after the other.
+pub(crate) fn hash_files(paths: &[PathBuf]) -> Result<(u64, String)> {
+    let mut source: Box<dyn Read> = Box::new(std::io::empty());
+    for path in paths {
+        let file = File::open(path).map_err(|source| Error::io("read", path, source))?;
+        source = Box::new(source.chain(file));
+    }
+    let first = paths.first().map_or(Path::new(""), PathBuf::as_path);
+    hash(&mut source, u64::MAX).map_err(|source| Error::io("read", first, source))
+}
+
 /// Length and SHA-256, in hex, of what `source` gives, at most `n_most` bytes.
 pub(crate) fn hash(source: &mut impl Read, n_most: u64) -> std::io::Result<(u64, String)> {
     let mut hasher = Sha256::new();

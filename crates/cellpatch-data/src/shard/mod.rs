@@ -21,7 +21,6 @@ mod manifest;
 mod options;
 mod reader;
 mod rows;
-mod source;
 mod spill;
 mod survey;
 #[cfg(test)]
@@ -31,7 +30,7 @@ mod writer;
 pub(crate) use decode::{CellCounts, StoredCells};
 pub(crate) use encode::{element, properties, write_error};
 pub use manifest::{CellFile, Manifest, QualityCounts, RowGroupEntry, SideFile, SourceEntry, StoredValues};
-pub use options::{ShardOptions, ShardProgress, ShardStage};
+pub use options::{MousePolicy, ShardOptions, ShardProgress, ShardStage};
 pub(crate) use reader::RowGroup;
 pub use reader::ShardSet;
 pub use rows::RowTable;

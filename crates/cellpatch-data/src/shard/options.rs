@@ -30,8 +30,20 @@ pub struct ShardOptions {
     pub extend_vocabulary: bool,
     /// Rows of the gene table, padding included, when `vocabulary` is not given.
     pub capacity: usize,
+    /// What becomes of files of mouse genes where `vocabulary` is of human ones.
+    pub mouse: MousePolicy,
     /// Least share of a file's genes that must be in `vocabulary`, in 0..=1.
     pub min_match: f64,
+}
+
+/// What becomes of mouse genes that should be human ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MousePolicy {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// Their symbols are written in capitals: an approximation, see [`humanize`](crate::humanize).
+    Uppercase,
 }
 
 impl Default for ShardOptions {
@@ -47,6 +59,7 @@ impl Default for ShardOptions {
             vocabulary: None,
             extend_vocabulary: true,
             capacity: 70_000,
+            mouse: MousePolicy::default(),
             min_match: 0.2,
         }
     }

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use super::{manifest::SourceEntry, source::CellSource};
+use super::{
+    manifest::SourceEntry,
+    options::{MousePolicy, ShardOptions},
+};
 use crate::{
-    Gene, GeneVocabulary, Quality, QualityFilter, QualityPass,
+    CellSource, Gene, GeneVocabulary, Quality, QualityPass, Species,
     error::{Error, Result},
+    humanize,
 };
 
 /// How many of the genes that were left out are named.
@@ -44,11 +48,12 @@ pub(super) struct Survey {
 /// - `observe_cells` is told how many cells each block had
 pub(super) fn read(
     source: &dyn CellSource,
-    filter: QualityFilter,
+    options: &ShardOptions,
     block_bytes: usize,
     observe_cells: &mut dyn FnMut(usize),
 ) -> Result<Statistics> {
-    let genes = source.genes()?;
+    let genes = genes(source, options)?;
+    let filter = options.quality;
     let mut pass = QualityPass::new(filter, genes.len());
     let mut totals = vec![0f64; genes.len()];
     let (mut largest, mut n_values) = (0f32, 0u64);
@@ -115,7 +120,7 @@ impl Statistics {
             n_genes: self.genes.len() as u64,
             n_genes_kept: kept.len() as u64,
             n_matched_by_id: matched.by_id as u64,
-            n_matched_by_symbol: (matched.by_symbol + matched.by_folded_symbol) as u64,
+            n_matched_by_symbol: (matched.n_matched() - matched.by_id) as u64,
             n_new: matched.new as u64,
             n_duplicates: matched.duplicates as u64,
             n_dropped: matched.misses.len() as u64,
@@ -132,6 +137,21 @@ impl Statistics {
             is_log1p: false,
         })
     }
+}
+
+/// The genes of a source, those of a mouse under human names if that was asked for.
+pub(super) fn genes(source: &dyn CellSource, options: &ShardOptions) -> Result<Vec<Gene>> {
+    let genes = source.genes()?;
+    let expected = options.vocabulary.as_ref().and_then(GeneVocabulary::species);
+    let (Some(found), Some(expected)) = (Species::of(&genes), expected) else { return Ok(genes) };
+    if found.may_be(&expected) {
+        return Ok(genes);
+    }
+    let is_mouse = matches!(found, Species::Mouse | Species::Rodent) && expected == Species::Human;
+    if is_mouse && options.mouse == MousePolicy::Uppercase {
+        return Ok(humanize(&genes));
+    }
+    Err(Error::OtherSpecies { path: source.path().to_path_buf(), found, expected })
 }
 
 /// Refuses a source whose genes are mostly not in the vocabulary it was given.

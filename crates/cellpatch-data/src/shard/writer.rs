@@ -10,19 +10,19 @@ use rayon::prelude::*;
 use super::{
     SOURCES_FILE, VOCABULARY_FILE,
     encode::{self, CellEncoder},
-    folder::{UnfinishedFolder, cell_file_name, hash_file},
+    folder::{UnfinishedFolder, cell_file_name, hash_files},
     manifest::{CellFile, Manifest, QualityCounts, StoredValues},
     options::{ShardOptions, ShardProgress, ShardStage},
     reader::ShardSet,
-    source::{self, CellSource},
     spill::{Bucket, Buckets, NO_LABEL, SpillLayout, SpilledCell},
     survey::{self, ColumnFate, Survey},
 };
 use crate::{
-    CountBlock, GeneVocabulary,
+    CellSource, CountBlock, GeneVocabulary,
     error::{Error, Result},
     normalize::normalize,
     random::{Purpose, stream},
+    source::open_cells,
 };
 
 /// Bytes assumed for a cell's name when the size of the spill is estimated.
@@ -50,7 +50,7 @@ pub fn write_shards(
     options: &ShardOptions,
     progress: &mut dyn FnMut(ShardProgress),
 ) -> Result<ShardSet> {
-    write_sources(inputs, &|path| source::open(path, &options.choice), out, options, progress)
+    write_sources(inputs, &|path| open_cells(path, &options.choice), out, options, progress)
 }
 
 /// [`write_shards`] for any kind of source.
@@ -100,7 +100,12 @@ fn check_inputs(
         let source = open(path)?;
         n_cells += source.n_cells();
         if let Some(vocabulary) = &options.vocabulary {
-            survey::check_match(&source.genes()?, vocabulary, options.min_match, path)?;
+            survey::check_match(
+                &survey::genes(source.as_ref(), options)?,
+                vocabulary,
+                options.min_match,
+                path,
+            )?;
         }
         for name in source.obs_columns() {
             if !available.contains(&name) {
@@ -160,9 +165,9 @@ impl Job<'_> {
                 done += n_cells_of_block;
                 progress(ShardProgress { stage: ShardStage::Survey, done, total: n_cells });
             };
-            let statistics = survey::read(source.as_ref(), options.quality, block_bytes, &mut observe)?;
+            let statistics = survey::read(source.as_ref(), options, block_bytes, &mut observe)?;
             let mut survey = statistics.assign(&mut vocabulary, grow, path)?;
-            (survey.entry.bytes, survey.entry.sha256) = hash_file(path)?;
+            (survey.entry.bytes, survey.entry.sha256) = hash_files(&source.files())?;
             survey.entry.file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             survey.entry.name = unique_name(path, &surveys);
             survey.entry.matrix = source.matrix();
@@ -359,9 +364,12 @@ fn n_buckets(surveys: &[Survey], layout: SpillLayout, max_memory: usize) -> usiz
     ((n_bytes / (max_memory as f64 / 4.0)).ceil() as usize).clamp(1, MAX_BUCKETS)
 }
 
-/// The file's stem, with a number where an earlier source has the same.
+/// The file's or folder's name without its endings, with a number where an earlier source has the same.
 fn unique_name(path: &Path, earlier: &[Survey]) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let unpacked = Path::new(name.strip_suffix(".gz").unwrap_or(&name));
+    let stem = if path.is_dir() { unpacked.file_name() } else { unpacked.file_stem() };
+    let stem = stem.unwrap_or_default().to_string_lossy().into_owned();
     let taken = |name: &str| earlier.iter().any(|survey| survey.entry.name == name);
     let numbered = (2..).map(|number| format!("{stem}-{number}"));
     std::iter::once(stem.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(stem)

@@ -5,8 +5,8 @@ mod moments;
 
 use self::loess::{Loess, N_TERMS};
 use self::moments::{ClippedMoments, Moments};
-use crate::anndata::{AnnDataFile, ChosenMatrix, CountBlocks};
 use crate::error::{Error, Result};
+use crate::source::{CellBlocks, CellSource};
 
 /// Bytes of a block of cells.
 const BLOCK_BYTES: usize = 32 << 20;
@@ -54,16 +54,15 @@ pub struct VariableGenes {
 impl VariableGenes {
     /// Looks at all cells of a matrix, or at some of them, in two passes over its blocks.
     ///
-    /// - `matrix`: of raw counts; other values than counts have variances that this curve is not made for.
+    /// - `source`: of raw counts; other values than counts have variances that this curve is not made for.
     /// - `kept_cells`: `[n_cells]`, which cells count; all where nothing is given.
     ///
     /// # Errors
     /// [`Error::BadOption`] for no genes or a span outside 0 to 1, [`Error::WrongLength`] where `kept_cells` are not those
     /// of the file, [`Error::FewVariableGenes`] where fewer than three genes vary, and what
-    /// [`AnnDataFile::chosen_blocks`] says of the matrix.
+    /// [`CellSource::blocks`] says of the matrix.
     pub fn of(
-        file: &AnnDataFile,
-        matrix: &ChosenMatrix,
+        source: &dyn CellSource,
         kept_cells: Option<&[bool]>,
         options: &VariableGeneOptions,
     ) -> Result<Self> {
@@ -74,25 +73,25 @@ impl VariableGenes {
         if !(span > 0.0 && span <= 1.0) {
             return Err(bad_option("span", span, "it must be above 0 and at most 1"));
         }
-        if let Some(kept) = kept_cells.filter(|kept| kept.len() != file.n_cells()) {
+        if let Some(kept) = kept_cells.filter(|kept| kept.len() != source.n_cells()) {
             return Err(Error::WrongLength {
                 what: "the list of kept cells".into(),
                 of: "cells",
                 found: kept.len(),
-                expected: file.n_cells(),
+                expected: source.n_cells(),
             });
         }
         let is_kept = |row: usize| kept_cells.is_none_or(|kept| kept[row]);
-        let blocks = || file.chosen_blocks(matrix, BLOCK_BYTES);
-        let moments = Moments::of(blocks()?, is_kept)?;
+        let n_genes = source.matrix_info()?.n_genes;
+        let moments = Moments::of(source.blocks(BLOCK_BYTES)?, n_genes, is_kept)?;
         let n_cells = moments.n_cells();
         let n_varying = moments.varying().count();
         if n_varying < N_TERMS {
-            let (path, needed) = (file.path().to_path_buf(), N_TERMS);
+            let (path, needed) = (source.path().to_path_buf(), N_TERMS);
             return Err(Error::FewVariableGenes { path, n_cells, n_varying, needed });
         }
         let expected = expected_variances(&moments, span);
-        let standardized = standardized_variances(blocks()?, is_kept, &moments, &expected)?;
+        let standardized = standardized_variances(source.blocks(BLOCK_BYTES)?, is_kept, &moments, &expected)?;
         let genes: Vec<GeneVariability> = (0..expected.len())
             .map(|gene| GeneVariability {
                 mean: moments.mean(gene),
@@ -144,7 +143,7 @@ fn expected_variances(moments: &Moments, span: f64) -> Vec<f64> {
 }
 
 fn standardized_variances(
-    blocks: CountBlocks,
+    blocks: CellBlocks,
     is_kept: impl Fn(usize) -> bool,
     moments: &Moments,
     expected: &[f64],

@@ -1,8 +1,8 @@
 //! Sums of counts by gene, block by block.
 
-use crate::anndata::CountBlocks;
 use crate::counts::CountBlock;
 use crate::error::Result;
+use crate::source::CellBlocks;
 
 /// Means and variances of genes.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,8 +13,8 @@ pub(super) struct Moments {
 
 impl Moments {
     /// Those of the kept cells.
-    pub(super) fn of(blocks: CountBlocks, is_kept: impl Fn(usize) -> bool) -> Result<Self> {
-        let mut moments = Self { n_cells: 0, sums: Sums::new(blocks.n_genes()) };
+    pub(super) fn of(blocks: CellBlocks, n_genes: usize, is_kept: impl Fn(usize) -> bool) -> Result<Self> {
+        let mut moments = Self { n_cells: 0, sums: Sums::new(n_genes) };
         for block in blocks {
             moments.n_cells += moments.sums.observe(&block?, &is_kept, |_, count| count);
         }
@@ -56,8 +56,8 @@ pub(super) struct ClippedMoments {
 
 impl ClippedMoments {
     /// Those of the kept cells, with counts above the limit of their gene taken as the limit.
-    pub(super) fn of(blocks: CountBlocks, is_kept: impl Fn(usize) -> bool, limits: Vec<f64>) -> Result<Self> {
-        let mut sums = Sums::new(blocks.n_genes());
+    pub(super) fn of(blocks: CellBlocks, is_kept: impl Fn(usize) -> bool, limits: Vec<f64>) -> Result<Self> {
+        let mut sums = Sums::new(limits.len());
         for block in blocks {
             sums.observe(&block?, &is_kept, |gene, count| count.min(limits[gene]));
         }

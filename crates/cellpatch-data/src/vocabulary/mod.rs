@@ -1,6 +1,10 @@
 //! Genes and their tokens: the rows of a model's gene table.
 
 mod gene;
+mod reference;
+mod report;
+mod species;
+mod spreadsheet;
 mod storage;
 
 use std::collections::{HashMap, HashSet};
@@ -8,6 +12,9 @@ use std::path::Path;
 
 pub use gene::Gene;
 pub(crate) use gene::ensembl_id;
+pub use reference::{GeneReference, ReferenceGene};
+pub use report::{MatchReport, MatchRow};
+pub use species::{Species, humanize};
 
 use crate::error::{Error, Result};
 
@@ -23,8 +30,9 @@ impl GeneToken {
 /// A stable mapping between genes and tokens 1, 2, 3, ...
 ///
 /// A gene is found by its Ensembl id first, then by its symbol. One known by only one of the names takes on the other
-/// from the first file that links them, so that files with ids and files with symbols meet in the same token. Two files
-/// that name a gene differently and are both read before the one that links them cannot: they leave two tokens.
+/// from the first file that links them, or from the table of human genes, so that files with ids and files with symbols meet
+/// in the same token. Two files that name a gene differently and are both read before the one that links them cannot if the
+/// table does not know the gene: they leave two tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneVocabulary {
     capacity: usize,
@@ -50,6 +58,12 @@ pub struct GeneMatch {
     pub by_symbol: usize,
     /// Columns matched by symbol in other capitals.
     pub by_folded_symbol: usize,
+    /// Columns matched by another name the gene has or had, dates that were names among them.
+    pub by_alias: usize,
+    /// Names that a spreadsheet took for dates, and what they were.
+    pub repaired: Vec<RepairedName>,
+    /// Columns with such names that may be several genes and were left unmatched.
+    pub ambiguous: Vec<usize>,
     /// Columns that became new tokens.
     pub new: usize,
     /// Columns whose token an earlier column has too: their counts belong together.
@@ -58,10 +72,21 @@ pub struct GeneMatch {
     pub misses: Vec<usize>,
 }
 
+/// A name that a spreadsheet took for a date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairedName {
+    /// The column, counted from 0.
+    pub column: usize,
+    /// What the file has: `2-Sep`.
+    pub name: String,
+    /// The gene it was.
+    pub symbol: String,
+}
+
 impl GeneMatch {
     /// Columns with a token that was in the vocabulary before.
     pub fn n_matched(&self) -> usize {
-        self.by_id + self.by_symbol + self.by_folded_symbol
+        self.by_id + self.by_symbol + self.by_folded_symbol + self.by_alias
     }
 
     /// Matched columns among all, from 0 to 1; 1 for a file without genes.
@@ -75,9 +100,15 @@ impl GeneMatch {
 enum By {
     Id,
     Symbol,
+    /// The id, in a vocabulary that knows the gene by its symbol, or the other way round.
+    Reference,
     /// The symbol, where one side appends the id to it.
     SharedSymbol,
     FoldedSymbol,
+    /// Another symbol of the gene, older or newer.
+    Alias,
+    /// What a spreadsheet took for a date.
+    Date,
 }
 
 /// The token of a column and how it was found.
@@ -96,6 +127,30 @@ impl GeneVocabulary {
             by_shared: HashMap::new(),
             by_folded: HashMap::new(),
         }
+    }
+
+    /// The human genes of the table in `datasets/genes`: tokens 1, 2, ... in its order.
+    ///
+    /// - `capacity`: rows of the gene table, padding included.
+    ///
+    /// # Errors
+    /// [`Error::VocabularyFull`] if they do not fit the capacity.
+    pub fn reference(capacity: usize) -> Result<Self> {
+        let known = GeneReference::human().genes();
+        if known.len() + 1 > capacity {
+            let path = Path::new("the table of human genes").to_path_buf();
+            return Err(Error::VocabularyFull { path, new: known.len(), used: 1, capacity });
+        }
+        let mut vocabulary = Self::new(capacity);
+        for gene in known {
+            vocabulary.push(Gene::new(Some(&gene.ensembl_id), Some(&gene.symbol)));
+        }
+        Ok(vocabulary)
+    }
+
+    /// The species most of its genes are of, as far as names tell.
+    pub fn species(&self) -> Option<Species> {
+        Species::of(&self.genes)
     }
 
     /// Rows of the gene table, padding included.
@@ -169,7 +224,7 @@ impl GeneVocabulary {
     fn assign(&mut self, genes: &[Gene]) -> GeneMatch {
         let mut hits: Hits = vec![None; genes.len()];
         // One way after the other for the whole file: a column must not claim a token that a later one is surer of.
-        for by in [By::Id, By::Symbol] {
+        for by in [By::Id, By::Symbol, By::Reference] {
             for (hit, gene) in hits.iter_mut().zip(genes).filter(|(hit, _)| hit.is_none()) {
                 if let Some(token) = self.find(gene, by) {
                     *hit = Some((token, by));
@@ -177,10 +232,10 @@ impl GeneVocabulary {
                 }
             }
         }
-        for by in [By::SharedSymbol, By::FoldedSymbol] {
+        for by in [By::SharedSymbol, By::FoldedSymbol, By::Alias, By::Date] {
             self.assign_loosely(genes, by, &mut hits);
         }
-        report(&hits, self.genes.len())
+        self.summary(genes, &hits)
     }
 
     /// Matches what is left in a less certain way: only to genes the file has not named yet, as a file with both spellings
@@ -211,9 +266,24 @@ impl GeneVocabulary {
         if by == By::Id {
             return self.by_id.get(gene.ensembl_id.as_ref()?).copied();
         }
+        if by == By::Reference {
+            return self.find_reference(gene);
+        }
+        if by == By::SharedSymbol && gene.symbol.is_none() {
+            // An id alone has the symbol the table gives it.
+            let known = GeneReference::human().by_id(gene.ensembl_id.as_ref()?)?;
+            let named = Gene::new(Some(&known.ensembl_id), Some(&known.symbol));
+            // Some genes have no symbol there either, but their id again.
+            return named.symbol.is_some().then(|| self.find(&named, by)).flatten();
+        }
         let symbol = gene.symbol.as_ref()?;
         let token = match by {
-            By::Id | By::Symbol => self.by_symbol.get(symbol).copied(),
+            By::Alias => self.find_alias(symbol),
+            By::Date => match self.find_dated(symbol).as_slice() {
+                &[only] => Some(only),
+                _ => None,
+            },
+            By::Id | By::Reference | By::Symbol => self.by_symbol.get(symbol).copied(),
             By::SharedSymbol => match gene.shared_symbol() {
                 Some(shared) => self.by_symbol.get(shared).copied(),
                 None => self.by_shared.get(symbol).copied().flatten(),
@@ -221,6 +291,49 @@ impl GeneVocabulary {
             By::FoldedSymbol => self.by_folded.get(&symbol.to_lowercase()).copied().flatten(),
         };
         token.filter(|&token| self.is_compatible(token, gene))
+    }
+
+    /// The token of the gene that the table of human genes knows by this id, under any of its names.
+    fn find_reference(&self, gene: &Gene) -> Option<GeneToken> {
+        let known = match (&gene.ensembl_id, &gene.symbol) {
+            (Some(id), _) => GeneReference::human().by_id(id)?,
+            (None, Some(symbol)) => {
+                GeneReference::human().by_symbol(symbol).filter(|known| known.symbol == *symbol)?
+            }
+            (None, None) => return None,
+        };
+        self.named_as(known).filter(|&token| self.is_compatible(token, gene))
+    }
+
+    /// The token of a gene of the table, by its id or else a symbol that no other gene has here.
+    fn named_as(&self, known: &ReferenceGene) -> Option<GeneToken> {
+        let bare = Gene::new(Some(&known.ensembl_id), None);
+        let by_id = self.by_id.get(&known.ensembl_id).copied();
+        let by_symbol = |symbol: &String| self.by_symbol.get(symbol).copied();
+        by_id
+            .or_else(|| by_symbol(&known.symbol).filter(|&token| self.is_compatible(token, &bare)))
+            .or_else(|| by_symbol(&known.other_symbol).filter(|&token| self.is_compatible(token, &bare)))
+    }
+
+    /// The token of a gene by a symbol it has in another release, or had before its family was renamed.
+    fn find_alias(&self, symbol: &str) -> Option<GeneToken> {
+        let known = GeneReference::human().by_symbol(symbol);
+        known.and_then(|known| self.named_as(known)).or_else(|| {
+            let other = spreadsheet::renamed(symbol)?;
+            self.by_symbol.get(&other).copied()
+        })
+    }
+
+    /// The tokens a name that looks like a date can have been.
+    fn find_dated(&self, name: &str) -> Vec<GeneToken> {
+        let names = spreadsheet::candidates(name);
+        let found = names
+            .iter()
+            .filter_map(|name| self.by_symbol.get(name).copied().or_else(|| self.find_alias(name)));
+        let mut tokens: Vec<GeneToken> = found.collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
     }
 
     /// Genes of different ids are different, whatever their symbols.
@@ -243,6 +356,39 @@ impl GeneVocabulary {
         if adds_id || adds_symbol {
             let known = known.clone();
             self.index(token, &known);
+        }
+    }
+
+    /// Counts what was found and how.
+    fn summary(&self, genes: &[Gene], hits: &Hits) -> GeneMatch {
+        let count = |ways: &[By]| hits.iter().flatten().filter(|(_, by)| ways.contains(by)).count();
+        let mut seen = vec![false; self.genes.len() + 1];
+        let duplicate = |(token, _): &&(GeneToken, By)| std::mem::replace(&mut seen[token.0 as usize], true);
+        let misses: Vec<usize> = (0..hits.len()).filter(|&column| hits[column].is_none()).collect();
+        let dated = |&column: &usize| {
+            genes[column].symbol.as_deref().is_some_and(|name| self.find_dated(name).len() > 1)
+        };
+        let repaired = |(column, hit): (usize, &Option<(GeneToken, By)>)| {
+            let (token, _) = (*hit).filter(|(_, by)| *by == By::Date)?;
+            let symbol = self.gene(token).map_or("", Gene::name).to_string();
+            Some(RepairedName { column, name: genes[column].name().to_string(), symbol })
+        };
+        // A gene that is known to the vocabulary by the other name only was matched by the name the file has.
+        let by_reference = |has_id: bool| {
+            let columns = hits.iter().zip(genes).filter(|(hit, _)| matches!(hit, Some((_, By::Reference))));
+            columns.filter(|(_, gene)| gene.ensembl_id.is_some() == has_id).count()
+        };
+        GeneMatch {
+            tokens: hits.iter().map(|hit| hit.map(|(token, _)| token)).collect(),
+            by_id: count(&[By::Id]) + by_reference(true),
+            by_symbol: count(&[By::Symbol, By::SharedSymbol]) + by_reference(false),
+            by_folded_symbol: count(&[By::FoldedSymbol]),
+            by_alias: count(&[By::Alias, By::Date]),
+            repaired: hits.iter().enumerate().filter_map(repaired).collect(),
+            ambiguous: misses.iter().copied().filter(dated).collect(),
+            new: 0,
+            duplicates: hits.iter().flatten().filter(duplicate).count(),
+            misses,
         }
     }
 
@@ -273,21 +419,6 @@ fn insert_unless_shared(names: &mut HashMap<String, Option<GeneToken>>, name: St
         .entry(name)
         .and_modify(|known| *known = known.filter(|&known| known == token))
         .or_insert(Some(token));
-}
-
-fn report(hits: &Hits, n_genes: usize) -> GeneMatch {
-    let count = |ways: &[By]| hits.iter().flatten().filter(|(_, by)| ways.contains(by)).count();
-    let mut seen = vec![false; n_genes + 1];
-    let duplicate = |(token, _): &&(GeneToken, By)| std::mem::replace(&mut seen[token.0 as usize], true);
-    GeneMatch {
-        tokens: hits.iter().map(|hit| hit.map(|(token, _)| token)).collect(),
-        by_id: count(&[By::Id]),
-        by_symbol: count(&[By::Symbol, By::SharedSymbol]),
-        by_folded_symbol: count(&[By::FoldedSymbol]),
-        new: 0,
-        duplicates: hits.iter().flatten().filter(duplicate).count(),
-        misses: (0..hits.len()).filter(|&column| hits[column].is_none()).collect(),
-    }
 }
 
 #[cfg(test)]

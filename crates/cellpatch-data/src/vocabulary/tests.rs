@@ -111,3 +111,62 @@ fn a_dictionary_with_gaps_is_refused() {
     std::fs::write(&path, r#"{"B": 2, "A": 1}"#).unwrap();
     assert_eq!(GeneVocabulary::from_gene2tok(&path, 10).unwrap().gene(GeneToken(2)).unwrap().name(), "B");
 }
+
+#[test]
+fn a_vocabulary_of_symbols_knows_ids_by_the_table_of_human_genes() {
+    let mut vocabulary = GeneVocabulary::new(10);
+    vocabulary.extend(&["TP53", "C5orf38", "CD4"].map(|name| gene("", name)), Path::new(PATH)).unwrap();
+    let versioned = Gene::new(Some("ENSG00000141510.16"), None);
+    let matched = vocabulary.match_genes(&[versioned, gene(CD8A, "")]);
+    assert_eq!((matched.tokens[0], matched.by_id, &*matched.misses), (Some(GeneToken(1)), 1, &[1][..]));
+    // The newer name of the second, and one that nothing has.
+    let names = ["TP53", "IRX2-DT", "NOTHING", "CD4"];
+    let renamed = vocabulary.match_genes(&names.map(|name| gene("", name)));
+    assert_eq!((renamed.tokens[1], renamed.by_alias, &*renamed.misses), (Some(GeneToken(2)), 1, &[2][..]));
+}
+
+#[test]
+fn a_renamed_family_matches_by_either_name_but_not_twice() {
+    let mut vocabulary = GeneVocabulary::new(10);
+    vocabulary.extend(&["MARCHF1", "SEPTIN2", "CD4"].map(|name| gene("", name)), Path::new(PATH)).unwrap();
+    let old = ["MARCH1", "SEPTIN2", "CD4"].map(|name| gene("", name));
+    assert_eq!(vocabulary.match_genes(&old).tokens[0], Some(GeneToken(1)));
+    let both = ["MARCH1", "MARCHF1", "CD4"].map(|name| gene("", name));
+    assert_eq!(vocabulary.match_genes(&both).misses, [0]);
+}
+
+#[test]
+fn dates_are_repaired_only_where_one_gene_can_be_meant() {
+    let vocabulary = GeneVocabulary::reference(70_000).unwrap();
+    let names = ["TP53", "CD8A", "CD4", "LYZ", "2-Sep", "1-Mar", "Dec-01", "9-Mar"];
+    let genes = names.map(|name| gene("", name));
+    let matched = vocabulary.match_genes(&genes);
+    let repaired: Vec<(&str, &str)> =
+        matched.repaired.iter().map(|repair| (repair.name.as_str(), repair.symbol.as_str())).collect();
+    assert_eq!(repaired, [("2-Sep", "SEPTIN2"), ("Dec-01", "DELEC1"), ("9-Mar", "MARCHF9")]);
+    assert_eq!((matched.ambiguous.as_slice(), matched.misses.as_slice()), (&[5][..], &[5][..]));
+    let report = matched.report(&genes, None).to_string();
+    assert!(
+        report.contains("2-Sep = SEPTIN2") && report.contains("dates that may be several genes"),
+        "{report}"
+    );
+}
+
+#[test]
+fn the_largest_misses_come_first() {
+    let vocabulary = GeneVocabulary::reference(70_000).unwrap();
+    let genes = ["TP53", "small", "large", "CD4"].map(|name| gene("", name));
+    let report = vocabulary.match_genes(&genes).report(&genes, Some(&[9.0, 1.0, 5.0, 9.0]));
+    let unmatched = report.rows.iter().find(|row| row.what == "unmatched").unwrap();
+    assert_eq!(unmatched.examples, ["large", "small"]);
+    assert!(GeneVocabulary::reference(100).is_err());
+}
+
+#[test]
+fn a_gene_without_a_symbol_anywhere_is_a_miss() {
+    let mut genes = GeneReference::human().genes().iter();
+    let id = &genes.find(|gene| gene.symbol.starts_with(&gene.ensembl_id)).unwrap().ensembl_id;
+    let mut vocabulary = GeneVocabulary::new(10);
+    vocabulary.extend(&[gene("", "TP53")], Path::new(PATH)).unwrap();
+    assert_eq!(vocabulary.match_genes(&[gene("", "TP53"), gene(id, "")]).misses, [1]);
+}

@@ -5,9 +5,11 @@ Run (writes files.json and quality.json beside this script):
     venv/bin/python make.py PATH_TO_DATA
 """
 
+import gzip
 import hashlib
 import json
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -109,6 +111,41 @@ def describe_quality(path, raw):
     }
 
 
+def describe_tenx(cells):
+    cells.var_names = cells.var_names.astype(str)
+    ids = cells.var["gene_ids"].astype(str) if "gene_ids" in cells.var else cells.var_names
+    return {
+        "matrix": describe_matrix(cells.X),
+        "cell_ids": sha256("\n".join(map(str, cells.obs_names)).encode()),
+        "gene_names": sha256("\n".join(map(str, cells.var_names)).encode()),
+        "first_gene": [str(ids.iloc[0] if hasattr(ids, "iloc") else ids[0]), str(cells.var_names[0])],
+    }
+
+
+def tenx_inputs(data):
+    """10x inputs by path and genome, as scanpy reads them."""
+    formats = data / "formats"
+    h5 = {
+        ("scanpy10x_v2/filtered_gene_bc_matrices_h5.h5", None),
+        ("scanpy10x_v2/multiple_genomes.h5", "hg19_chr21"),
+        ("scanpy10x_v2/multiple_genomes.h5", "another_genome"),
+        ("scanpy10x_v3/filtered_feature_bc_matrix.h5", None),
+        ("scanpy_visium1/filtered_feature_bc_matrix.h5", None),
+    }
+    found = {}
+    for name, genome in h5:
+        found[f"formats/{name}|{genome or ''}"] = describe_tenx(scanpy.read_10x_h5(formats / name, genome=genome))
+    for name in ["scanpy10x_v2/filtered_gene_bc_matrices/hg19_chr21", "scanpy10x_v3/filtered_feature_bc_matrix"]:
+        cells = scanpy.read_10x_mtx(formats / name, make_unique=False)
+        found[f"formats/{name}|"] = describe_tenx(cells)
+    # scanpy 1.11 wants features.tsv compressed; this folder's is not.
+    with tempfile.TemporaryDirectory() as packed:
+        for path in (formats / "scanpy10x_intids").iterdir():
+            (Path(packed) / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        found["formats/scanpy10x_intids|"] = describe_tenx(scanpy.read_10x_mtx(packed, make_unique=False))
+    return found
+
+
 def main(data):
     files = {}
     for folder in ["cells", "cellxgene", "formats", "spatial"]:
@@ -127,7 +164,8 @@ def main(data):
         "cells/speck_pbmc_1000.h5ad": False,
     }
     quality = {name: describe_quality(data / name, raw) for name, raw in quality.items()}
-    for name, content in [("files.json", files), ("quality.json", quality)]:
+    tenx = tenx_inputs(data)
+    for name, content in [("files.json", files), ("quality.json", quality), ("tenx.json", tenx)]:
         lines = [f"{json.dumps(key)}: {json.dumps(content[key], sort_keys=True)}" for key in sorted(content)]
         (HERE / name).write_text("{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -42,32 +42,14 @@ impl GroupObject {
         if header.messages.iter().any(|message| message.kind == DATATYPE) {
             return Err("it is one table, as AnnData wrote them before 0.7, not a group".into());
         }
-        let mut is_group = false;
+        group.links = links(source, &header.messages)?.ok_or("it is not a group")?;
         let mut kept = Vec::new();
         for message in std::mem::take(&mut header.messages) {
             match message.kind {
-                SYMBOL_TABLE => {
-                    is_group = true;
-                    group.links = symbol_table::links(source, &message.body)?;
-                }
-                LINK_INFO => {
-                    is_group = true;
-                    group.info = LinkInfo::decode(&message.body)?;
-                }
+                LINK_INFO => group.info = LinkInfo::decode(&message.body)?,
                 GROUP_INFO => group.group_info = message.body,
-                LINK => group.links.push(Link::decode(&message.body)?),
-                REFERENCE_COUNT => {}
+                SYMBOL_TABLE | LINK | REFERENCE_COUNT => {}
                 _ => kept.push(message),
-            }
-        }
-        if !is_group {
-            return Err("it is not a group".into());
-        }
-        if group.info.heap != UNDEFINED {
-            let heap = FractalHeap::read(source, group.info.heap)?;
-            // A record is a hash (4) and the object's id.
-            for record in index::records(source, group.info.names)? {
-                group.links.push(Link::decode(&heap.object(record.get(4..).unwrap_or_default())?)?);
             }
         }
         header.messages = kept;
@@ -100,7 +82,7 @@ impl GroupObject {
                 return Err("it shares attributes with other objects".into());
             }
             let body = heap.object(id)?;
-            self.header.messages.push(Message { kind: ATTRIBUTE, flags, order, body });
+            self.header.messages.push(Message { kind: ATTRIBUTE, flags, order, body, at: None });
         }
         let info = &mut self.header.messages[at].body;
         info[first_address..].fill(0xff);
@@ -162,6 +144,34 @@ impl GroupObject {
         header.messages.extend(links);
         header.encode()
     }
+}
+
+/// The links of the group with these messages, however it keeps them; `None` if it is no group.
+pub(super) fn links(source: &FileSource, messages: &[Message]) -> Result<Option<Vec<Link>>, String> {
+    let mut is_group = false;
+    let mut links = Vec::new();
+    for message in messages {
+        match message.kind {
+            SYMBOL_TABLE => {
+                is_group = true;
+                links.extend(symbol_table::links(source, &message.body)?);
+            }
+            LINK_INFO => {
+                is_group = true;
+                let info = LinkInfo::decode(&message.body)?;
+                if info.heap != UNDEFINED {
+                    let heap = FractalHeap::read(source, info.heap)?;
+                    // A record is a hash (4) and the object's id.
+                    for record in index::records(source, info.names)? {
+                        links.push(Link::decode(&heap.object(record.get(4..).unwrap_or_default())?)?);
+                    }
+                }
+            }
+            LINK => links.push(Link::decode(&message.body)?),
+            _ => {}
+        }
+    }
+    Ok(is_group.then_some(links))
 }
 
 /// The name in an attribute message of any version, without its padding.

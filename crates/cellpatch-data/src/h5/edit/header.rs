@@ -43,11 +43,13 @@ pub(super) struct Message {
     /// Creation index, in headers that track it.
     pub(super) order: u16,
     pub(super) body: Vec<u8>,
+    /// Where the body is in the file, if it was read from one.
+    pub(super) at: Option<u64>,
 }
 
 impl Message {
     pub(super) fn new(kind: u16, flags: u8, body: Vec<u8>) -> Self {
-        Self { kind, flags, order: 0, body }
+        Self { kind, flags, order: 0, body, at: None }
     }
 }
 
@@ -58,6 +60,8 @@ pub(super) struct ObjectHeader {
     pub(super) messages: Vec<Message>,
     /// How many hard links lead to the object.
     pub(super) n_links: u32,
+    /// Blocks with a checksum after them: where it begins to count, and where it is.
+    checked: Vec<(u64, u64)>,
     /// Whether it is stored as version 2.
     second: bool,
     flags: u8,
@@ -95,7 +99,7 @@ impl ObjectHeader {
             let (kind, size, flags) = (fields.number(2)? as u16, fields.count(2)?, fields.byte()?);
             fields.skip(3)?;
             let body = fields.take(size)?.to_vec();
-            Ok(Message { kind, flags, order: 0, body })
+            Ok(Message { kind, flags, order: 0, body, at: None })
         })?;
         Ok(header)
     }
@@ -113,11 +117,13 @@ impl ObjectHeader {
         let (times, phases) = (fields.take(times as usize)?.to_vec(), fields.take(phases as usize)?.to_vec());
         let size = fields.number(width as usize)?;
         let mut header = Self { n_links: 1, second: true, flags, times, phases, ..Self::default() };
+        let first = address + prefix.len() as u64;
+        header.checked.push((address, first.saturating_add(size)));
         let ordered = flags & ORDERED != 0;
-        header.read_blocks(source, (address + prefix.len() as u64, size), |fields| {
+        header.read_blocks(source, (first, size), |fields| {
             let (kind, size, flags) = (u16::from(fields.byte()?), fields.count(2)?, fields.byte()?);
             let order = if ordered { fields.number(2)? as u16 } else { 0 };
-            Ok(Message { kind, flags, order, body: fields.take(size)?.to_vec() })
+            Ok(Message { kind, flags, order, body: fields.take(size)?.to_vec(), at: None })
         })?;
         if let Some(count) = header.messages.iter().find(|message| message.kind == REFERENCE_COUNT) {
             let mut fields = Fields::new(&count.body);
@@ -145,7 +151,9 @@ impl ObjectHeader {
             let block = read(source, address, size)?;
             let mut fields = Fields::new(&block);
             while fields.rest().len() >= least {
-                let message = next(&mut fields)?;
+                let mut message = next(&mut fields)?;
+                let end = address + (block.len() - fields.rest().len()) as u64;
+                message.at = Some(end - message.body.len() as u64);
                 match message.kind {
                     NIL => {}
                     CONTINUATION => {
@@ -163,12 +171,21 @@ impl ObjectHeader {
     }
 
     /// The messages of a continuation block: in version 2 a signature precedes and a checksum follows them.
-    fn continuation(&self, address: u64, size: u64) -> Result<(u64, u64), String> {
+    fn continuation(&mut self, address: u64, size: u64) -> Result<(u64, u64), String> {
         if !self.second {
             return Ok((address, size));
         }
         let inner = size.checked_sub(8).ok_or("a continuation of an object header is too short")?;
-        Ok((address.checked_add(4).ok_or("an address overflows")?, inner))
+        let first = address.checked_add(4).ok_or("an address overflows")?;
+        self.checked.push((address, first.saturating_add(inner)));
+        Ok((first, inner))
+    }
+
+    /// The bytes a checksum counts that include the one at `at`, and where they begin.
+    pub(super) fn checked_block(&self, source: &FileSource, at: u64) -> Result<(u64, Vec<u8>), String> {
+        let block = self.checked.iter().find(|(start, end)| (*start..*end).contains(&at));
+        let &(start, end) = block.ok_or("it has no checksum")?;
+        Ok((start, read(source, start, end - start)?))
     }
 
     /// Whether attributes carry the order in which they were made.

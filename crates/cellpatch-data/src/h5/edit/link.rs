@@ -11,7 +11,9 @@ const CHARSET: u8 = 0x10;
 pub(super) enum Target {
     /// The object with its header at this address.
     Object(u64),
-    /// Another name, in this file or another, or a link of a user's own type: kept as it is.
+    /// Another name in this file.
+    Name(Vec<u8>),
+    /// A name in another file, or a link of a user's own type: kept as it is.
     Elsewhere(&'static str),
 }
 
@@ -38,7 +40,7 @@ impl Link {
         let mut value = (path.len() as u16).to_le_bytes().to_vec();
         value.extend_from_slice(path);
         let body = encode(name, Some(1), None, &value);
-        Self { name: name.to_vec(), target: Target::Elsewhere("a soft link"), order: None, body }
+        Self { name: name.to_vec(), target: Target::Name(path.to_vec()), order: None, body }
     }
 
     /// Reads a link message.
@@ -55,7 +57,10 @@ impl Link {
         let name = fields.take(length)?.to_vec();
         let target = match kind {
             0 => Target::Object(fields.address()?),
-            1 => Target::Elsewhere("a soft link"),
+            1 => {
+                let length = fields.count(2)?;
+                Target::Name(fields.take(length)?.to_vec())
+            }
             _ => Target::Elsewhere("a link to another file"),
         };
         Ok(Self { name, target, order, body: body.to_vec() })
@@ -131,7 +136,7 @@ mod tests {
             assert_eq!((read.name, read.target, read.order), (link.name, link.target, order));
         }
         let soft = Link::soft(b"alias", b"/obs/cell_type");
-        assert_eq!(Link::decode(&soft.body).unwrap().target, Target::Elsewhere("a soft link"));
+        assert_eq!(Link::decode(&soft.body).unwrap().target, Target::Name(b"/obs/cell_type".to_vec()));
         assert!(soft.body.ends_with(b"/obs/cell_type"));
     }
 

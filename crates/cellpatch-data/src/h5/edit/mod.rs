@@ -18,6 +18,7 @@ mod group;
 mod header;
 mod index;
 mod link;
+mod lookup;
 mod superblock;
 mod symbol_table;
 mod text_heap;
@@ -32,6 +33,7 @@ use hdf5_pure::Source;
 pub(crate) use datatype::{NewAttribute, NewType};
 use group::GroupObject;
 use link::Target;
+pub(crate) use lookup::{Located, locate, members, older_layout, tree_chunks};
 use superblock::Superblock;
 use text_heap::TextHeap;
 
@@ -106,6 +108,7 @@ impl Editor {
         let group = match self.root.target(name) {
             Some(&Target::Object(address)) => GroupObject::read(&self.source, address),
             Some(Target::Elsewhere(what)) => Err(format!("it is {what}")),
+            Some(Target::Name(_)) => Err("it is a soft link".into()),
             None => {
                 let mut group = GroupObject::new();
                 attributes.iter().try_for_each(|attribute| group.set_attribute(attribute)).map(|()| group)

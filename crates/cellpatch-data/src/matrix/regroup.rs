@@ -1,4 +1,4 @@
-//! Column-compressed matrices, regrouped by rows without ever holding the whole.
+//! Matrices in another order than by cells, regrouped by rows without ever holding the whole.
 //!
 //! Two passes over the file: one counts the entries of every row and so decides which rows share a block, the other
 //! sorts entries into these blocks. A matrix of one block stays in memory; more are written to a temporary file, each
@@ -7,8 +7,8 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use super::Sparse;
 use super::blocks::{ENTRY_BYTES, Offsets, PIECE};
-use super::matrix::Sparse;
 use crate::counts::CountBlock;
 use crate::error::{Error, Result};
 
@@ -18,11 +18,22 @@ const SPILLED_BYTES: usize = 12;
 const MAX_BUFFERED: usize = 1 << 13;
 
 /// One entry of the matrix.
-#[derive(Clone, Copy)]
-struct Entry {
-    row: u32,
-    column: u32,
-    value: f32,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    /// The cell.
+    pub(crate) row: u32,
+    /// The gene.
+    pub(crate) column: u32,
+    /// The value.
+    pub(crate) value: f32,
+}
+
+/// A matrix whose entries can be visited more than once, in the same order.
+pub(crate) trait Entries {
+    /// How many entries each row has.
+    fn row_lengths(&mut self) -> Result<Vec<u32>>;
+    /// Calls `visit` with every entry; rows are inside the matrix.
+    fn for_each(&mut self, visit: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()>;
 }
 
 /// The rows of one block.
@@ -33,8 +44,8 @@ struct Bucket {
     start: usize,
 }
 
-/// A column-compressed matrix regrouped by rows.
-pub(super) struct Columnar {
+/// A matrix regrouped by rows.
+pub(crate) struct Regrouped {
     row_lengths: Vec<u32>,
     buckets: Vec<Bucket>,
     store: Store,
@@ -45,32 +56,26 @@ enum Store {
     Disk(File),
 }
 
-impl Columnar {
+impl Regrouped {
     /// Regroups the entries so that no block but one of a single row exceeds `max_bytes`.
-    pub(super) fn regroup(sparse: &mut Sparse, n_rows: usize, max_bytes: usize) -> Result<Self> {
-        if u32::try_from(n_rows).is_err() {
-            return Err(sparse
-                .indices
-                .invalid(format!("{n_rows} rows are too many for a column-compressed matrix")));
-        }
-        Offsets::check(sparse)?;
-        let row_lengths = row_lengths(sparse, n_rows)?;
+    pub(crate) fn new(entries: &mut dyn Entries, max_bytes: usize) -> Result<Self> {
+        let row_lengths = entries.row_lengths()?;
         let buckets = buckets(&row_lengths, max_bytes);
         let store = if buckets.len() <= 1 {
-            let mut entries = Vec::with_capacity(sparse.data.n_rows());
-            for_each_entry(sparse, n_rows, |entry| {
-                entries.push(entry);
+            let mut collected = Vec::new();
+            entries.for_each(&mut |entry| {
+                collected.push(entry);
                 Ok(())
             })?;
-            Store::Memory(entries)
+            Store::Memory(collected)
         } else {
-            Store::Disk(spill(sparse, n_rows, &buckets, max_bytes)?)
+            Store::Disk(spill(entries, &buckets, max_bytes)?)
         };
         Ok(Self { row_lengths, buckets, store })
     }
 
     /// The block that begins at `first_row`, which the previous one ended before.
-    pub(super) fn rows_from(&mut self, first_row: usize) -> Result<CountBlock> {
+    pub(crate) fn rows_from(&mut self, first_row: usize) -> Result<CountBlock> {
         let position = self.buckets.partition_point(|bucket| bucket.first_row < first_row);
         let end_row = self.buckets.get(position + 1).map_or(self.row_lengths.len(), |next| next.first_row);
         let mut offsets = vec![0];
@@ -97,21 +102,6 @@ impl Columnar {
     }
 }
 
-fn row_lengths(sparse: &mut Sparse, n_rows: usize) -> Result<Vec<u32>> {
-    let mut lengths = vec![0u32; n_rows];
-    let n_entries = sparse.indices.n_rows();
-    for start in (0..n_entries).step_by(PIECE) {
-        for row in sparse.indices.read_integers(start, PIECE.min(n_entries - start))? {
-            let length = usize::try_from(row).ok().and_then(|row| lengths.get_mut(row));
-            match length {
-                Some(length) => *length = length.saturating_add(1),
-                None => return Err(sparse.indices.invalid(format!("it holds row {row} of {n_rows}"))),
-            }
-        }
-    }
-    Ok(lengths)
-}
-
 /// Groups consecutive rows up to `max_bytes`.
 fn buckets(row_lengths: &[u32], max_bytes: usize) -> Vec<Bucket> {
     let mut buckets: Vec<Bucket> = Vec::new();
@@ -133,40 +123,64 @@ fn buckets(row_lengths: &[u32], max_bytes: usize) -> Vec<Bucket> {
     buckets
 }
 
-/// Calls `visit` with every entry, column by column.
-fn for_each_entry(
-    sparse: &mut Sparse,
-    n_rows: usize,
-    mut visit: impl FnMut(Entry) -> Result<()>,
-) -> Result<()> {
-    let n_entries = sparse.data.n_rows();
-    let mut offsets = Offsets::check(sparse)?;
-    let mut column = 0;
-    let mut column_end = 0;
-    for start in (0..n_entries).step_by(PIECE) {
-        let count = PIECE.min(n_entries - start);
-        let rows = sparse.indices.read_integers(start, count)?;
-        let values = sparse.data.read_numbers(start, count)?;
-        for (position, (row, value)) in (start..).zip(rows.into_iter().zip(values)) {
-            while position >= column_end {
-                column += 1;
-                column_end = offsets.at(sparse, column)?;
-            }
-            let row = u32::try_from(row).ok().filter(|&row| (row as usize) < n_rows);
-            let row = row.ok_or_else(|| sparse.indices.invalid("it changed while it was read"))?;
-            visit(Entry { row, column: column as u32 - 1, value: value as f32 })?;
+/// A column-compressed matrix, column by column.
+pub(super) struct ColumnEntries<'a> {
+    pub(super) sparse: &'a mut Sparse,
+    pub(super) n_rows: usize,
+}
+
+impl Entries for ColumnEntries<'_> {
+    fn row_lengths(&mut self) -> Result<Vec<u32>> {
+        let Self { sparse, n_rows } = self;
+        if u32::try_from(*n_rows).is_err() {
+            let reason = format!("{n_rows} rows are too many for a column-compressed matrix");
+            return Err(sparse.indices.invalid(reason));
         }
+        let mut lengths = vec![0u32; *n_rows];
+        let n_entries = sparse.indices.n_rows();
+        for start in (0..n_entries).step_by(PIECE) {
+            for row in sparse.indices.read_integers(start, PIECE.min(n_entries - start))? {
+                let length = usize::try_from(row).ok().and_then(|row| lengths.get_mut(row));
+                match length {
+                    Some(length) => *length = length.saturating_add(1),
+                    None => return Err(sparse.indices.invalid(format!("it holds row {row} of {n_rows}"))),
+                }
+            }
+        }
+        Ok(lengths)
     }
-    Ok(())
+
+    fn for_each(&mut self, visit: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        let Self { sparse, n_rows } = self;
+        let n_entries = sparse.data.n_rows();
+        let mut offsets = Offsets::check(sparse)?;
+        let mut column = 0;
+        let mut column_end = 0;
+        for start in (0..n_entries).step_by(PIECE) {
+            let count = PIECE.min(n_entries - start);
+            let rows = sparse.indices.read_integers(start, count)?;
+            let values = sparse.data.read_numbers(start, count)?;
+            for (position, (row, value)) in (start..).zip(rows.into_iter().zip(values)) {
+                while position >= column_end {
+                    column += 1;
+                    column_end = offsets.at(sparse, column)?;
+                }
+                let row = u32::try_from(row).ok().filter(|&row| (row as usize) < *n_rows);
+                let row = row.ok_or_else(|| sparse.indices.invalid("it changed while it was read"))?;
+                visit(Entry { row, column: column as u32 - 1, value: value as f32 })?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes every bucket's entries to its region of a temporary file.
-fn spill(sparse: &mut Sparse, n_rows: usize, buckets: &[Bucket], max_bytes: usize) -> Result<File> {
+fn spill(entries: &mut dyn Entries, buckets: &[Bucket], max_bytes: usize) -> Result<File> {
     let mut file = tempfile::tempfile().map_err(temporary("create"))?;
     let buffered = (max_bytes / buckets.len() / SPILLED_BYTES).clamp(1, MAX_BUFFERED) * SPILLED_BYTES;
     let mut buffers: Vec<Vec<u8>> = buckets.iter().map(|_| Vec::new()).collect();
     let mut written = vec![0u64; buckets.len()];
-    for_each_entry(sparse, n_rows, |entry| {
+    entries.for_each(&mut |entry| {
         let index = buckets.partition_point(|bucket| bucket.first_row <= entry.row as usize) - 1;
         let buffer = &mut buffers[index];
         buffer.extend_from_slice(&entry.row.to_le_bytes());

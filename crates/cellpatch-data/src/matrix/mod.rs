@@ -1,31 +1,22 @@
-//! Where a matrix is in the file, and the parts it is made of.
+//! Matrices of cells and genes in HDF5 files: the parts they are made of, and their rows as blocks of cells.
+
+mod blocks;
+mod check;
+mod kind;
+mod regroup;
 
 use std::fmt;
 use std::path::Path;
 
+pub use blocks::CountBlocks;
+pub(crate) use blocks::ENTRY_BYTES;
+pub(crate) use check::BlockCheck;
+pub(crate) use kind::{Sample, detect};
+pub use kind::{ValueKind, ValuePolicy};
+pub(crate) use regroup::{Entries, Entry, Regrouped};
+
 use crate::error::{Error, Result};
 use crate::h5::{Array, Attribute, Container, Element, ObjectKind};
-
-/// Which matrix of an AnnData file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum MatrixLocation {
-    /// `X`.
-    X,
-    /// `raw/X`, with genes of its own in `raw/var`.
-    RawX,
-    /// A layer by name.
-    Layer(String),
-}
-
-impl fmt::Display for MatrixLocation {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::X => formatter.write_str("X"),
-            Self::RawX => formatter.write_str("raw/X"),
-            Self::Layer(name) => write!(formatter, "layers/{name}"),
-        }
-    }
-}
 
 /// How a matrix is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +27,8 @@ pub enum MatrixStorage {
     Csc,
     /// Every value.
     Dense,
+    /// One entry after the other, each with its row and column.
+    Coordinate,
 }
 
 impl fmt::Display for MatrixStorage {
@@ -44,6 +37,7 @@ impl fmt::Display for MatrixStorage {
             Self::Csr => "csr",
             Self::Csc => "csc",
             Self::Dense => "dense",
+            Self::Coordinate => "coordinate",
         })
     }
 }
@@ -64,96 +58,72 @@ pub struct MatrixInfo {
 }
 
 /// An open matrix.
-pub(super) struct Matrix {
-    pub(super) location: MatrixLocation,
-    pub(super) n_cells: usize,
-    pub(super) n_genes: usize,
-    pub(super) parts: Parts,
+pub(crate) struct Matrix {
+    /// What it is called in messages: `X`, `raw/X`, `layers/counts`, `matrix`.
+    pub(crate) name: String,
+    pub(crate) n_cells: usize,
+    pub(crate) n_genes: usize,
+    pub(crate) parts: Parts,
 }
 
 /// The datasets of a matrix.
-pub(super) enum Parts {
+pub(crate) enum Parts {
     Dense(Box<dyn Array>),
     Rows(Sparse),
     Columns(Sparse),
 }
 
 /// The three datasets of a compressed matrix, their lengths agreeing with each other.
-pub(super) struct Sparse {
-    pub(super) indptr: Box<dyn Array>,
-    pub(super) indices: Box<dyn Array>,
-    pub(super) data: Box<dyn Array>,
-}
-
-/// The object a location names, or `None`; AnnData before 0.7 wrote `raw.X` beside `X`.
-pub(super) fn find(
-    container: &dyn Container,
-    location: &MatrixLocation,
-) -> Result<Option<(String, ObjectKind)>> {
-    let names = match location {
-        MatrixLocation::X => vec!["X".to_string()],
-        MatrixLocation::RawX => vec!["raw/X".to_string(), "raw.X".to_string()],
-        MatrixLocation::Layer(name) => vec![format!("layers/{name}")],
-    };
-    for name in names {
-        if let Some(kind) = container.kind(&name)? {
-            return Ok(Some((name, kind)));
-        }
-    }
-    Ok(None)
-}
-
-/// The frame that names a matrix's columns.
-pub(super) fn var_name(container: &dyn Container, location: &MatrixLocation) -> Result<String> {
-    if *location != MatrixLocation::RawX {
-        return Ok("var".into());
-    }
-    let modern = container.kind("raw/var")?.is_some();
-    Ok(if modern { "raw/var" } else { "raw.var" }.into())
+pub(crate) struct Sparse {
+    pub(crate) indptr: Box<dyn Array>,
+    pub(crate) indices: Box<dyn Array>,
+    pub(crate) data: Box<dyn Array>,
 }
 
 impl Matrix {
-    /// Opens a matrix; `available` is what an error offers if it is missing.
-    pub(super) fn open(
+    /// Opens the array or group `object`, which messages call `name`.
+    pub(crate) fn open(
         container: &dyn Container,
-        location: &MatrixLocation,
-        available: &[String],
+        name: &str,
+        object: &str,
+        kind: ObjectKind,
     ) -> Result<Self> {
-        let Some((name, kind)) = find(container, location)? else {
-            let (what, name) = match location {
-                MatrixLocation::Layer(name) => ("layer", name.clone()),
-                other => ("matrix", other.to_string()),
-            };
-            return Err(Error::Missing {
-                path: container.path().to_path_buf(),
-                what,
-                name,
-                available: available.to_vec(),
-            });
-        };
         match kind {
-            ObjectKind::Array => Self::open_dense(container, location, &name),
-            ObjectKind::Group => Self::open_sparse(container, location, &name),
+            ObjectKind::Array => Self::open_dense(container, name, object),
+            ObjectKind::Group => Self::open_sparse(container, name, object),
         }
     }
 
-    fn open_dense(container: &dyn Container, location: &MatrixLocation, name: &str) -> Result<Self> {
-        let array = container.array(name)?;
+    /// Opens the matrix of 10x Genomics in the group `name`: genes x cells by columns, which is cells x genes by rows.
+    pub(crate) fn open_tenx(container: &dyn Container, name: &str) -> Result<Self> {
+        let mut shape = container.array(&format!("{name}/shape"))?;
+        shape.expect_len(2)?;
+        let lengths = shape.read_integers(0, 2)?;
+        let &[Ok(n_genes), Ok(n_cells)] = &[usize::try_from(lengths[0]), usize::try_from(lengths[1])] else {
+            return Err(shape.invalid(format!("it is {lengths:?}")));
+        };
+        check_genes(container.path(), name, n_genes)?;
+        let sparse = Sparse::open(container, name, n_cells)?;
+        Ok(Self { name: name.to_string(), n_cells, n_genes, parts: Parts::Rows(sparse) })
+    }
+
+    fn open_dense(container: &dyn Container, name: &str, object: &str) -> Result<Self> {
+        let array = container.array(object)?;
         let &[n_cells, n_genes] = array.shape() else {
             return Err(array.invalid(format!("its shape is {:?}, expected cells x genes", array.shape())));
         };
         expect_numeric(array.as_ref())?;
-        check_genes(container.path(), name, n_genes)?;
-        Ok(Self { location: location.clone(), n_cells, n_genes, parts: Parts::Dense(array) })
+        check_genes(container.path(), object, n_genes)?;
+        Ok(Self { name: name.to_string(), n_cells, n_genes, parts: Parts::Dense(array) })
     }
 
-    fn open_sparse(container: &dyn Container, location: &MatrixLocation, name: &str) -> Result<Self> {
+    fn open_sparse(container: &dyn Container, name: &str, object: &str) -> Result<Self> {
         let invalid = |reason: String| Error::Invalid {
             path: container.path().to_path_buf(),
-            dataset: name.to_string(),
+            dataset: object.to_string(),
             reason,
         };
-        let by_rows = match format(container, name)? {
+        let by_rows = match format(container, object)? {
             Some(format) if format.starts_with("csr") => true,
             Some(format) if format.starts_with("csc") => false,
             Some(other) => {
@@ -161,24 +131,19 @@ impl Matrix {
             }
             None => return Err(invalid("it is a group without a sparse format".into())),
         };
-        let (n_cells, n_genes) = match shape(container, name)?.as_deref() {
+        let (n_cells, n_genes) = match shape(container, object)?.as_deref() {
             Some(&[rows, columns]) => (rows, columns),
             Some(other) => return Err(invalid(format!("its shape is {other:?}"))),
             None => return Err(invalid("it is a sparse matrix without a shape".into())),
         };
-        check_genes(container.path(), name, n_genes)?;
-        let sparse = Sparse {
-            indptr: container.array(&format!("{name}/indptr"))?,
-            indices: container.array(&format!("{name}/indices"))?,
-            data: container.array(&format!("{name}/data"))?,
-        };
-        sparse.check(if by_rows { n_cells } else { n_genes })?;
+        check_genes(container.path(), object, n_genes)?;
+        let sparse = Sparse::open(container, object, if by_rows { n_cells } else { n_genes })?;
         let parts = if by_rows { Parts::Rows(sparse) } else { Parts::Columns(sparse) };
-        Ok(Self { location: location.clone(), n_cells, n_genes, parts })
+        Ok(Self { name: name.to_string(), n_cells, n_genes, parts })
     }
 
     /// What is known of the matrix.
-    pub(super) fn info(&self) -> MatrixInfo {
+    pub(crate) fn info(&self) -> MatrixInfo {
         let (storage, values, n_stored) = match &self.parts {
             Parts::Dense(array) => (MatrixStorage::Dense, array, self.n_cells.saturating_mul(self.n_genes)),
             Parts::Rows(sparse) => (MatrixStorage::Csr, &sparse.data, sparse.data.n_rows()),
@@ -194,7 +159,7 @@ impl Matrix {
     }
 
     /// The dataset that holds the values.
-    pub(super) fn values(&self) -> &dyn Array {
+    pub(crate) fn values(&self) -> &dyn Array {
         match &self.parts {
             Parts::Dense(array) => array.as_ref(),
             Parts::Rows(sparse) | Parts::Columns(sparse) => sparse.data.as_ref(),
@@ -203,6 +168,17 @@ impl Matrix {
 }
 
 impl Sparse {
+    /// Opens the parts of a matrix of `n_lines` compressed rows or columns and checks their lengths.
+    fn open(container: &dyn Container, object: &str, n_lines: usize) -> Result<Self> {
+        let sparse = Self {
+            indptr: container.array(&format!("{object}/indptr"))?,
+            indices: container.array(&format!("{object}/indices"))?,
+            data: container.array(&format!("{object}/data"))?,
+        };
+        sparse.check(n_lines)?;
+        Ok(sparse)
+    }
+
     /// Checks the lengths of the parts for `n_lines` compressed rows or columns.
     fn check(&self, n_lines: usize) -> Result<()> {
         expect_numeric(self.data.as_ref())?;

@@ -1,10 +1,9 @@
 //! A matrix as blocks of consecutive cells, in bounded memory.
 
-use super::columnar::Columnar;
-use super::matrix::{Matrix, Parts, Sparse};
-use super::values::ValueKind;
+use super::regroup::{ColumnEntries, Regrouped};
+use super::{BlockCheck, Matrix, Parts, Sparse, ValueKind};
 use crate::counts::CountBlock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::h5::{Array, to_f64};
 
 /// Entries of a sparse matrix decoded at a time.
@@ -12,33 +11,33 @@ pub(super) const PIECE: usize = 1 << 17;
 /// Row offsets held at a time.
 const WINDOW: usize = 1 << 16;
 /// Bytes of one entry of a block.
-pub(super) const ENTRY_BYTES: usize = size_of::<u32>() + size_of::<f32>();
+pub(crate) const ENTRY_BYTES: usize = size_of::<u32>() + size_of::<f32>();
 
 /// Iterates over the cells of a matrix in blocks. After an error it ends.
 pub struct CountBlocks {
     matrix: Matrix,
     max_block_bytes: usize,
-    expected: Option<ValueKind>,
+    check: BlockCheck,
     next_row: usize,
     end_row: usize,
     /// Where the rows of a row-compressed matrix begin.
     offsets: Option<Offsets>,
     /// A column-compressed matrix regrouped by rows, once the first block was asked for.
-    columnar: Option<Columnar>,
+    columnar: Option<Regrouped>,
 }
 
 impl std::fmt::Debug for CountBlocks {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("CountBlocks")
-            .field("matrix", &self.matrix.location)
+            .field("matrix", &self.matrix.name)
             .field("next_row", &self.next_row)
             .finish_non_exhaustive()
     }
 }
 
 impl CountBlocks {
-    pub(super) fn new(
+    pub(crate) fn new(
         mut matrix: Matrix,
         max_block_bytes: usize,
         expected: Option<ValueKind>,
@@ -48,7 +47,13 @@ impl CountBlocks {
             _ => None,
         };
         let end_row = matrix.n_cells;
-        Ok(Self { matrix, max_block_bytes, expected, next_row: 0, end_row, offsets, columnar: None })
+        let check = BlockCheck {
+            path: matrix.values().path().to_path_buf(),
+            matrix: matrix.name.clone(),
+            n_genes: matrix.n_genes,
+            expected,
+        };
+        Ok(Self { matrix, max_block_bytes, check, next_row: 0, end_row, offsets, columnar: None })
     }
 
     /// How many cells the matrix has.
@@ -62,7 +67,7 @@ impl CountBlocks {
     }
 
     /// Goes on at another row, and ends before `end_row`. Not for column-compressed matrices.
-    pub(super) fn seek(&mut self, row: usize, end_row: usize) {
+    pub(crate) fn seek(&mut self, row: usize, end_row: usize) {
         self.next_row = row;
         self.end_row = end_row.min(self.matrix.n_cells);
     }
@@ -82,8 +87,9 @@ impl CountBlocks {
             }
             Parts::Columns(sparse) => {
                 if self.columnar.is_none() {
-                    self.columnar =
-                        Some(Columnar::regroup(sparse, self.matrix.n_cells, self.max_block_bytes)?);
+                    Offsets::check(sparse)?;
+                    let mut entries = ColumnEntries { sparse, n_rows: self.matrix.n_cells };
+                    self.columnar = Some(Regrouped::new(&mut entries, self.max_block_bytes)?);
                 }
                 let columnar =
                     self.columnar.as_mut().ok_or_else(|| sparse.indptr.invalid("it was not regrouped"))?;
@@ -91,46 +97,10 @@ impl CountBlocks {
             }
         };
         block.first_row = first_row;
-        tidy(&mut block);
-        self.check(&block)?;
+        block.tidy();
+        self.check.check(&block)?;
         self.next_row = first_row + block.n_cells();
         Ok(block)
-    }
-
-    /// Checks columns and values of a tidy block.
-    fn check(&self, block: &CountBlock) -> Result<()> {
-        let must_be_whole = self.expected == Some(ValueKind::Counts);
-        let may_be_negative = matches!(self.expected, None | Some(ValueKind::Scaled { .. }));
-        for cell in 0..block.n_cells() {
-            let row = block.first_row + cell;
-            let (columns, values) = block.cell(cell);
-            if let Some(&column) = columns.last().filter(|&&column| column as usize >= self.matrix.n_genes) {
-                let reason = format!("cell {row} has an entry at column {column} of {}", self.matrix.n_genes);
-                return Err(self.matrix.values().invalid(reason));
-            }
-            let bad = |value: &f32| !value.is_finite() || (*value < 0.0 && !may_be_negative);
-            if let Some(at) = values.iter().position(bad) {
-                return Err(self.bad_value(row, columns[at], values[at]));
-            }
-            if let Some(at) = values.iter().position(|value| must_be_whole && value.fract() != 0.0) {
-                return Err(Error::NotCounts {
-                    path: self.matrix.values().path().to_path_buf(),
-                    dataset: self.matrix.location.to_string(),
-                    found: format!("{} at cell {row}, gene column {}", values[at], columns[at]),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn bad_value(&self, row: usize, column: u32, value: f32) -> Error {
-        Error::BadValue {
-            path: self.matrix.values().path().to_path_buf(),
-            dataset: self.matrix.location.to_string(),
-            value: f64::from(value),
-            row,
-            column: column as usize,
-        }
     }
 }
 
@@ -147,48 +117,6 @@ impl Iterator for CountBlocks {
         }
         Some(block)
     }
-}
-
-/// Sorts the columns of every cell, adds up entries of the same column and drops zeros.
-fn tidy(block: &mut CountBlock) {
-    let mut kept = 0;
-    let mut start = 0;
-    for cell in 0..block.n_cells() {
-        let end = block.offsets[cell + 1];
-        if !block.columns[start..end].is_sorted_by(|a, b| a < b) {
-            let mut entries: Vec<(u32, f32)> = block.columns[start..end]
-                .iter()
-                .copied()
-                .zip(block.values[start..end].iter().copied())
-                .collect();
-            // Stable, so that sums do not depend on the sorting algorithm.
-            entries.sort_by_key(|&(column, _)| column);
-            for (at, (column, value)) in (start..end).zip(entries) {
-                (block.columns[at], block.values[at]) = (column, value);
-            }
-        }
-        block.offsets[cell] = kept;
-        let mut at = start;
-        while at < end {
-            let column = block.columns[at];
-            let mut value = block.values[at];
-            at += 1;
-            while at < end && block.columns[at] == column {
-                value += block.values[at];
-                at += 1;
-            }
-            if value != 0.0 {
-                (block.columns[kept], block.values[kept]) = (column, value);
-                kept += 1;
-            }
-        }
-        start = end;
-    }
-    if let Some(last) = block.offsets.last_mut() {
-        *last = kept;
-    }
-    block.columns.truncate(kept);
-    block.values.truncate(kept);
 }
 
 /// Rows of a dense matrix, their zeros left out.
@@ -304,24 +232,5 @@ impl Offsets {
         }
         let offset = self.window.get(position - self.first).copied();
         offset.ok_or_else(|| sparse.indptr.invalid(format!("it has no position {position}")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unsorted_and_duplicate_entries_become_ascending_sums() {
-        let mut block = CountBlock {
-            first_row: 0,
-            offsets: vec![0, 4, 4, 6],
-            columns: vec![3, 1, 3, 0, 2, 5],
-            values: vec![1.0, 2.0, 4.0, 0.0, -1.0, 1.0],
-        };
-        tidy(&mut block);
-        assert_eq!(block.offsets, [0, 2, 2, 4]);
-        assert_eq!(block.columns, [1, 3, 2, 5]);
-        assert_eq!(block.values, [2.0, 5.0, -1.0, 1.0]);
     }
 }

@@ -2,10 +2,8 @@
 
 use std::fmt;
 
-use super::AnnDataFile;
-use super::blocks::CountBlocks;
-use super::matrix::{MatrixLocation, MatrixStorage};
-use crate::error::{Error, Result};
+use super::{CountBlocks, Matrix, Parts};
+use crate::error::Result;
 
 /// Places of a matrix that are looked at, and cells at each.
 const WINDOWS: usize = 16;
@@ -25,24 +23,6 @@ pub enum ValuePolicy {
     Counts,
     /// Raw counts, or log1p-normalised values as they are.
     Normalized,
-}
-
-/// Which matrix is wanted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MatrixChoice {
-    /// A layer by name; without it `raw/X`, then `X`.
-    pub layer: Option<String>,
-    /// Which values will do.
-    pub values: ValuePolicy,
-}
-
-/// The matrix to read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ChosenMatrix {
-    /// Where it is.
-    pub location: MatrixLocation,
-    /// What its values are, judged by a sample; reading checks every value.
-    pub kind: ValueKind,
 }
 
 /// What values look like.
@@ -91,81 +71,21 @@ impl fmt::Display for ValueKind {
     }
 }
 
-/// See [`AnnDataFile::choose_matrix`].
-pub(super) fn choose(file: &AnnDataFile, choice: &MatrixChoice) -> Result<ChosenMatrix> {
-    if let Some(layer) = &choice.layer {
-        let location = MatrixLocation::Layer(layer.clone());
-        let kind = detect(file, &location)?;
-        return accept(file, choice.values, vec![ChosenMatrix { location, kind }]);
-    }
-    let available = file.matrices();
-    let mut found = Vec::new();
-    for location in [MatrixLocation::RawX, MatrixLocation::X] {
-        if available.contains(&location) {
-            let kind = detect(file, &location)?;
-            let is_counts = kind == ValueKind::Counts;
-            found.push(ChosenMatrix { location, kind });
-            if is_counts {
-                break;
-            }
-        }
-    }
-    if found.is_empty() {
-        return Err(Error::Missing {
-            path: file.path().to_path_buf(),
-            what: "matrix",
-            name: "X".into(),
-            available: available.iter().map(MatrixLocation::to_string).collect(),
-        });
-    }
-    accept(file, choice.values, found)
-}
-
-/// The first matrix of counts, else what the policy allows, `X` before `raw/X`.
-fn accept(file: &AnnDataFile, policy: ValuePolicy, found: Vec<ChosenMatrix>) -> Result<ChosenMatrix> {
-    let is_log = |matrix: &&ChosenMatrix| matches!(matrix.kind, ValueKind::Log1p { .. });
-    let counts = found.iter().find(|matrix| matrix.kind == ValueKind::Counts);
-    let logs = found.iter().rev().find(is_log).filter(|_| policy == ValuePolicy::Normalized);
-    if let Some(chosen) = counts.or(logs) {
-        return Ok(chosen.clone());
-    }
-    let describe = |matrix: &ChosenMatrix| format!("{} looks like {}", matrix.location, matrix.kind);
-    let mut text = found.iter().rev().map(describe).collect::<Vec<_>>().join(", ");
-    let looked_at = |location: &MatrixLocation| found.iter().any(|matrix| matrix.location == *location);
-    let counted: Vec<String> = file
-        .matrices()
-        .into_iter()
-        .filter(|location| !looked_at(location) && matches!(detect(file, location), Ok(ValueKind::Counts)))
-        .map(|location| location.to_string())
-        .collect();
-    if !counted.is_empty() {
-        text = format!("{text}, but {} holds counts", counted.join(" and "));
-    }
-    Err(Error::NotCounts {
-        path: file.path().to_path_buf(),
-        dataset: found.last().map(|matrix| matrix.location.to_string()).unwrap_or_default(),
-        found: text,
-    })
-}
-
 /// Judges a matrix by a sample spread over it.
-pub(super) fn detect(file: &AnnDataFile, location: &MatrixLocation) -> Result<ValueKind> {
-    let info = file.matrix_info(location)?;
+pub(crate) fn detect(mut matrix: Matrix) -> Result<ValueKind> {
     let mut sample = Sample::default();
-    if info.storage == MatrixStorage::Csc {
+    if let Parts::Columns(sparse) = &mut matrix.parts {
         // Cells are scattered over the file: look at values alone, without totals.
-        let mut matrix = file.matrix(location)?;
-        if let super::matrix::Parts::Columns(sparse) = &mut matrix.parts {
-            let n_values = WINDOW_BYTES / size_of::<f64>() / WINDOWS;
-            for start in windows(sparse.data.n_rows(), n_values) {
-                let count = n_values.min(sparse.data.n_rows() - start);
-                sample.values(sparse.data.read_numbers(start, count)?.into_iter());
-            }
+        let n_values = WINDOW_BYTES / size_of::<f64>() / WINDOWS;
+        for start in windows(sparse.data.n_rows(), n_values) {
+            let count = n_values.min(sparse.data.n_rows() - start);
+            sample.values(sparse.data.read_numbers(start, count)?.into_iter());
         }
         return Ok(sample.kind());
     }
-    let mut blocks = CountBlocks::new(file.matrix(location)?, WINDOW_BYTES, None)?;
-    for start in windows(info.n_cells, WINDOW_CELLS) {
+    let n_cells = matrix.n_cells;
+    let mut blocks = CountBlocks::new(matrix, WINDOW_BYTES, None)?;
+    for start in windows(n_cells, WINDOW_CELLS) {
         blocks.seek(start, start + WINDOW_CELLS);
         if let Some(block) = blocks.next().transpose()? {
             for cell in 0..block.n_cells() {
@@ -185,7 +105,7 @@ fn windows(total: usize, length: usize) -> impl Iterator<Item = usize> {
 
 /// What a sample of values shows.
 #[derive(Default)]
-struct Sample {
+pub(crate) struct Sample {
     fractions: bool,
     minimum: f64,
     maximum: f64,
@@ -194,7 +114,8 @@ struct Sample {
 }
 
 impl Sample {
-    fn values(&mut self, values: impl Iterator<Item = f64>) {
+    /// Takes values in whose cells are not known.
+    pub(crate) fn values(&mut self, values: impl Iterator<Item = f64>) {
         for value in values {
             self.fractions |= value.fract() != 0.0;
             self.minimum = self.minimum.min(value);
@@ -202,7 +123,8 @@ impl Sample {
         }
     }
 
-    fn cell(&mut self, values: &[f32]) {
+    /// Takes a whole cell in.
+    pub(crate) fn cell(&mut self, values: &[f32]) {
         let values = || values.iter().map(|&value| f64::from(value));
         self.values(values());
         if values().next().is_some() {
@@ -211,7 +133,8 @@ impl Sample {
         }
     }
 
-    fn kind(&self) -> ValueKind {
+    /// What it looks like.
+    pub(crate) fn kind(&self) -> ValueKind {
         if self.minimum < 0.0 {
             return ValueKind::Scaled { minimum: self.minimum };
         }

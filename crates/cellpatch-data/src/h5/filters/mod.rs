@@ -1,4 +1,9 @@
-//! Chunks compressed with zstd, which the HDF5 library does not know.
+//! Chunks compressed with what the HDF5 library does not know: zstd, blosc, lz4, bitshuffle.
+
+mod bitshuffle;
+mod blosc;
+mod lz4;
+mod lzf;
 
 use std::io::Read;
 
@@ -7,7 +12,24 @@ pub(crate) const DEFLATE: u16 = 1;
 pub(crate) const SHUFFLE: u16 = 2;
 pub(crate) const FLETCHER32: u16 = 3;
 pub(crate) const LZF: u16 = 32000;
+pub(crate) const BLOSC: u16 = 32001;
+pub(crate) const LZ4: u16 = 32004;
+pub(crate) const BITSHUFFLE: u16 = 32008;
 pub(crate) const ZSTD: u16 = 32015;
+
+/// Filters the library undoes.
+pub(crate) const THEIRS: [u16; 4] = [DEFLATE, SHUFFLE, FLETCHER32, LZF];
+/// Filters that only we undo; we then undo those beside it too.
+pub(crate) const OURS: [u16; 4] = [ZSTD, BLOSC, LZ4, BITSHUFFLE];
+
+/// A filter of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// Its registered number.
+    pub(crate) id: u16,
+    /// What it was told when the data were written.
+    pub(crate) parameters: Vec<u32>,
+}
 
 /// What a filter is called by people, for error messages.
 pub(crate) fn filter_name(id: u16) -> String {
@@ -15,9 +37,6 @@ pub(crate) fn filter_name(id: u16) -> String {
         4 => "szip".into(),
         5 => "nbit".into(),
         6 => "scale-offset".into(),
-        32001 => "blosc".into(),
-        32004 => "lz4".into(),
-        32008 => "bitshuffle".into(),
         32013 => "zfp".into(),
         32026 => "blosc2".into(),
         _ => format!("filter {id}"),
@@ -27,7 +46,7 @@ pub(crate) fn filter_name(id: u16) -> String {
 /// Undoes `filters` (in write order, those set in `skipped` left out) on one stored chunk of `chunk_bytes` bytes.
 pub(crate) fn decode(
     stored: Vec<u8>,
-    filters: &[u16],
+    filters: &[Filter],
     skipped: u32,
     element_size: usize,
     chunk_bytes: usize,
@@ -35,17 +54,21 @@ pub(crate) fn decode(
     // A checksum may follow the data; nothing else is longer than the chunk.
     let limit = chunk_bytes as u64 + 4;
     let mut bytes = stored;
-    for (position, &filter) in filters.iter().enumerate().rev() {
+    for (position, filter) in filters.iter().enumerate().rev() {
         if position < 32 && skipped & (1 << position) != 0 {
             continue;
         }
-        bytes = match filter {
+        bytes = match filter.id {
             ZSTD => {
                 let decoder =
                     zstd::stream::read::Decoder::new(bytes.as_slice()).map_err(|error| error.to_string())?;
                 inflate(decoder, limit)?
             }
             DEFLATE => inflate(flate2::read::ZlibDecoder::new(bytes.as_slice()), limit)?,
+            LZF => lzf::decode(&bytes, limit)?,
+            BLOSC => blosc::decode(&bytes, limit)?,
+            LZ4 => lz4::decode(&bytes, limit)?,
+            BITSHUFFLE => bitshuffle::decode(&bytes, &filter.parameters, limit)?,
             SHUFFLE => unshuffle(&bytes, element_size),
             FLETCHER32 => {
                 let end = bytes.len().checked_sub(4).ok_or("a chunk has no checksum")?;
@@ -76,6 +99,16 @@ fn inflate(decoder: impl Read, limit: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Unpacks a block of LZ4 to `size` bytes.
+fn lz4_block(packed: &[u8], size: usize) -> Result<Vec<u8>, String> {
+    let mut unpacked = vec![0; size];
+    match lz4_flex::block::decompress_into(packed, &mut unpacked) {
+        Ok(length) if length == size => Ok(unpacked),
+        Ok(length) => Err(format!("an lz4 block unpacks to {length} bytes, expected {size}")),
+        Err(error) => Err(format!("an lz4 block does not decompress: {error}")),
+    }
+}
+
 /// Undoes HDF5's byte shuffle: all first bytes, then all second bytes, ...; bytes beyond whole elements stay at the end.
 fn unshuffle(bytes: &[u8], element_size: usize) -> Vec<u8> {
     let n_elements = bytes.len() / element_size.max(1);
@@ -104,13 +137,18 @@ mod tests {
         let shuffled: Vec<u8> =
             (0..4).flat_map(|byte| values.iter().skip(byte).step_by(4).copied()).collect();
         let stored = zstd::encode_all(shuffled.as_slice(), 3).unwrap();
-        assert_eq!(decode(stored, &[SHUFFLE, ZSTD], 0, 4, 400).unwrap(), values);
-        assert_eq!(decode(values.clone(), &[SHUFFLE, ZSTD], 0b11, 4, 400).unwrap(), values);
+        let filters = [SHUFFLE, ZSTD].map(|id| Filter { id, parameters: Vec::new() });
+        assert_eq!(decode(stored, &filters, 0, 4, 400).unwrap(), values);
+        assert_eq!(decode(values.clone(), &filters, 0b11, 4, 400).unwrap(), values);
     }
 
     #[test]
     fn a_decompression_bomb_stops_at_the_chunk_size() {
         let bomb = zstd::encode_all(vec![0u8; 10 << 20].as_slice(), 3).unwrap();
-        assert!(decode(bomb, &[ZSTD], 0, 4, 400).unwrap_err().contains("more than its size"));
+        assert!(
+            decode(bomb, &[Filter { id: ZSTD, parameters: Vec::new() }], 0, 4, 400)
+                .unwrap_err()
+                .contains("more than its size")
+        );
     }
 }
