@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cellpatch_data::{
-    CellFormat, CellSource, ChosenGenes, Coordinates, Gene, Labels, open_cells, variable_columns,
+    CellFormat, CellSource, ChosenGenes, Coordinates, Gene, Labels, humanize, open_cells, variable_columns,
     visium_matrix,
 };
 use cellpatch_model::Checkpoint;
@@ -111,7 +111,10 @@ impl SliceAndTokens {
         }
         let columns = variable_columns(source, options.n_genes())?;
         let chosen = ChosenGenes::read(source, &columns)?;
-        let (known, model_tokens) = start.tokens(&all_genes, &columns);
+        let (known, model_tokens) = match options.mouse.as_deref() {
+            Some("uppercase") => start.tokens(&humanize(&all_genes), &columns),
+            _ => start.tokens(&all_genes, &columns),
+        };
         let labels = labels(options, source)?;
         let mut data = SliceData::new(built.graph, expression(&chosen)?, coordinates.positions.clone())?;
         let mut n_patch_genes = None;
@@ -122,7 +125,7 @@ impl SliceAndTokens {
                     format!("the model knows none of the {} genes of {}", columns.len(), path.display()),
                 )
                 .with_help(
-                    "give a model that was pretrained on genes of this species, named as they are here",
+                    "give a model that was pretrained on genes of this species; for mouse genes and a model of human ones, --mouse uppercase is an approximation",
                 ));
             }
             let tokens: Vec<u32> = (1..=known.len() as u32).collect();

@@ -2,8 +2,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use burn::backend::Flex;
 use cellpatch_data::synthetic::{SyntheticConfig, write_h5ad};
-use cellpatch_data::{AnnDataFile, Existing, H5adAnnotator, NewValues};
+use cellpatch_data::{AnnDataFile, Existing, Gene, GeneVocabulary, H5adAnnotator, NewValues};
+use cellpatch_model::weights::{config_metadata, save_safetensors};
+use cellpatch_model::{CellPatch, Preset};
 use serde_json::Value;
 
 use crate::bad_input::fails;
@@ -250,6 +253,27 @@ fn what_is_no_slice_is_refused_with_a_suggestion() {
     let config = SyntheticConfig { n_cells: 40, n_genes: 500, ..Default::default() };
     write_h5ad(&config, folder.join("cells.h5ad")).unwrap();
     fails(3, &["does not say where its cells lie", "--coordinates"], &["--data", "cells.h5ad"]);
+}
+
+#[test]
+fn a_model_of_other_genes_is_refused() {
+    let folder = folder();
+    let folder = folder.path();
+    let model = Preset::Tiny.config().with_gene_capacity(10);
+    let mut vocabulary = GeneVocabulary::new(10);
+    vocabulary.extend(&[Gene::new(None, Some("not-a-gene"))], folder).unwrap();
+    fs::create_dir(folder.join("model")).unwrap();
+    vocabulary.write_parquet(&folder.join("model/vocabulary.parquet")).unwrap();
+    let model: CellPatch<Flex> = model.init(&Default::default());
+    let metadata = config_metadata(&Preset::Tiny.config().with_gene_capacity(10));
+    save_safetensors(&model, folder.join("model/model.safetensors"), &metadata).unwrap();
+    let arguments = ["--data", "slice.h5ad", "--method", "cellpatch", "--init", "model"];
+    fails(
+        folder,
+        3,
+        &["knows none of the 500 genes", "--mouse uppercase"],
+        SPATIAL.into_iter().chain(arguments),
+    );
 }
 
 #[test]
