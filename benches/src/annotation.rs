@@ -171,8 +171,8 @@ fn shard(set: &Set, file: &Path, init: Option<&Path>, out: &Path) -> Result<Arc<
     let options = ShardOptions {
         quality: QualityFilter { min_genes: 0, min_cells: 0 },
         choice: MatrixChoice {
-            layer: None,
             values: if set.normalized { ValuePolicy::Normalized } else { ValuePolicy::Counts },
+            ..MatrixChoice::default()
         },
         obs_columns: [LABEL].into_iter().chain(set.by).map(String::from).collect(),
         min_match: 0.0,
