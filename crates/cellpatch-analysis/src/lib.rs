@@ -46,7 +46,7 @@
 //!
 //! # The reports
 //!
-//! [`PretrainingReport`] and [`AnnotationReport`] are each one HTML file that can be mailed, printed and opened in ten
+//! [`PretrainingReport`], [`AnnotationReport`] and [`SpatialReport`] are each one HTML file that can be mailed, printed and opened in ten
 //! years: no network, no script, nothing beside it. Cell types and file names come from strangers' files, so every text
 //! is escaped, and the page carries a content security policy under which a script would not run even if one got in. It
 //! is written through a sibling that is renamed, so a reader never sees half a page. Parts without data are left out.
@@ -141,8 +141,9 @@ pub use neighbors::{Metric, Neighbors};
 pub use pca::Pca;
 pub use report::{
     AnnotationMap, AnnotationReport, AttendedGenes, CalibrationFacts, CellMap, ClassCells,
-    ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, GeneScore, MappedCell, NextStep,
-    PretrainingReport, RunFile, ScoredMethod, Source, SplitPart, TrainingCurves, Validation, Warning,
+    ConfigurationSection, CurvePoint, DataFacts, DropOut, Fact, GeneScore, MappedCell, MethodComparison,
+    NextStep, PretrainingReport, RunFile, ScoredMethod, SlicePictures, Source, SpatialReport, SpatialScores,
+    SplitPart, TrainingCurves, Validation, Warning,
 };
 pub use sparse::SparseCells;
 pub use sparse_pca::SparsePca;

@@ -8,6 +8,7 @@ use crate::annotate::{PredictOptions, TrainOptions};
 use crate::device::DeviceChoice;
 use crate::embed::EmbedOptions;
 use crate::options::{DataOptions, PretrainOptions};
+use crate::spatial::SpatialOptions;
 use crate::weights::{ExportOptions, ImportOptions};
 
 /// A foundation model for single-cell RNA-seq: from counts to a trained model, on CPU, wgpu and CUDA.
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     /// Name cell types: finetune on labelled cells, label others
     #[command(subcommand)]
     Annotate(Annotate),
+    /// Find domains of tissue on slices with coordinates: STAGATE, or STAGATE behind CellPatch's first layer
+    Spatial(Box<SpatialArguments>),
     /// Write embeddings of cells and genes, and attention by cell type
     Embed(Box<EmbedOptions>),
     /// Read weights of PyTorch (.pth) or safetensors into a folder that other commands take as a model
@@ -101,6 +104,22 @@ pub(crate) struct AnnotateTrainArguments {
     pub resume: bool,
 }
 
+/// Arguments of `spatial`.
+#[derive(Debug, Args)]
+pub(crate) struct SpatialArguments {
+    #[command(flatten)]
+    pub options: SpatialOptions,
+    /// A TOML file whose keys are these flags; flags win over it
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub config: Option<PathBuf>,
+    /// The folder for everything this run writes [default: runs/spatial-N]
+    #[arg(long, value_name = "FOLDER", help_heading = "Run")]
+    pub run_dir: Option<PathBuf>,
+    /// Go on from the last checkpoint of --run-dir, or of the newest run
+    #[arg(long, help_heading = "Run")]
+    pub resume: bool,
+}
+
 /// Arguments of `shard`.
 #[derive(Debug, Args)]
 pub(crate) struct ShardArguments {
@@ -137,6 +156,11 @@ pub(crate) fn pretrain_keys() -> Vec<String> {
 /// The same of `annotate train`.
 pub(crate) fn annotate_train_keys() -> Vec<String> {
     keys(&["annotate", "train"])
+}
+
+/// The same of `spatial`.
+pub(crate) fn spatial_keys() -> Vec<String> {
+    keys(&["spatial"])
 }
 
 fn keys(path: &[&str]) -> Vec<String> {

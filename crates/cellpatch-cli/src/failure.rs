@@ -129,6 +129,12 @@ impl From<cellpatch_train::Error> for Failure {
     }
 }
 
+impl From<cellpatch_spatial::Error> for Failure {
+    fn from(error: cellpatch_spatial::Error) -> Self {
+        Self::from_error(&error, error.help(), error.category().into())
+    }
+}
+
 impl From<cellpatch_analysis::Error> for Failure {
     fn from(error: cellpatch_analysis::Error) -> Self {
         Self::from_error(&error, None, Category::Input)

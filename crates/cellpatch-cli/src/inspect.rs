@@ -183,11 +183,10 @@ fn run_directory(path: &Path) -> Result<Description, Failure> {
         })
         .collect();
     for epoch in &epochs {
-        let _ = write!(
-            text,
-            "  epoch {:>3}  train {:.4}  validation {:.4}",
-            epoch.epoch, epoch.train_loss, epoch.validation_loss
-        );
+        let _ = write!(text, "  epoch {:>3}  train {:.4}", epoch.epoch, epoch.train_loss);
+        if let Some(loss) = epoch.validation_loss {
+            let _ = write!(text, "  validation {loss:.4}");
+        }
         if let Some(r2) = epoch.validation_r2 {
             let _ = write!(text, "  R2 {r2:.3}");
         }

@@ -32,6 +32,7 @@ mod pretrain;
 mod report;
 mod runs;
 mod shard;
+mod spatial;
 mod terminal;
 mod weights;
 
@@ -65,6 +66,7 @@ where
         Command::Shard(arguments) => shard::run(&terminal, &arguments),
         Command::Annotate(Annotate::Train(arguments)) => annotate::train(&terminal, *arguments),
         Command::Annotate(Annotate::Predict(options)) => annotate::predict(&terminal, &options),
+        Command::Spatial(arguments) => spatial::run(&terminal, *arguments),
         Command::Embed(options) => embed::run(&terminal, &options),
         Command::Import(options) => weights::import(&terminal, &options),
         Command::Export(options) => weights::export(&terminal, &options),

@@ -186,7 +186,7 @@ impl Observer for Watcher {
             record.epoch,
             record.epochs,
             record.train_loss,
-            record.validation_loss,
+            record.validation_loss.unwrap_or(f64::NAN),
             record.validation_loss_gene_mean.unwrap_or(f64::NAN),
             record.validation_r2.unwrap_or(f64::NAN),
             if record.best { "" } else { "  (not the best)" },

@@ -59,6 +59,7 @@ impl Summary {
         device: DeviceChoice,
     ) -> Self {
         let losses: Option<EpochLosses> = outcome.best.map(|best| best.losses);
+        let validation = losses.and_then(|losses| losses.validation);
         Self {
             command: "pretrain",
             version: env!("CARGO_PKG_VERSION"),
@@ -72,9 +73,9 @@ impl Summary {
             seconds: outcome.seconds,
             cells_per_second: outcome.cells as f64 / outcome.seconds.max(f64::MIN_POSITIVE),
             train_loss: losses.map(|losses| losses.train),
-            validation_loss: losses.map(|losses| losses.validation),
+            validation_loss: validation,
             validation_loss_gene_mean: outcome.validation_loss_gene_mean,
-            validation_r2: losses.map(|losses| 1.0 - losses.validation / outcome.validation_loss_gene_mean),
+            validation_r2: validation.map(|loss| 1.0 - loss / outcome.validation_loss_gene_mean),
             best_epoch: outcome.best.map(|best| best.epoch),
             stopped_early: outcome.finish == Some(Finish::StoppedEarly),
             checkpoint: outcome.checkpoint.clone(),
@@ -157,7 +158,7 @@ fn training_point(record: &MetricRecord) -> Option<CurvePoint> {
 
 fn validation_point(record: &MetricRecord) -> Option<CurvePoint> {
     match record {
-        MetricRecord::Epoch(epoch) => Some(CurvePoint { step: epoch.step, loss: epoch.validation_loss }),
+        MetricRecord::Epoch(epoch) => epoch.validation_loss.map(|loss| CurvePoint { step: epoch.step, loss }),
         MetricRecord::Step(_) => None,
     }
 }

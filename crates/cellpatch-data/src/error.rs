@@ -153,6 +153,34 @@ pub enum Error {
         /// Column, counted from 0.
         column: usize,
     },
+    /// Nothing says where the spots of a slice lie.
+    #[error("{} does not say where its cells lie: it has neither {}", path.display(), looked_for.join(" nor "))]
+    NoCoordinates {
+        /// The file or folder.
+        path: PathBuf,
+        /// Where was looked.
+        looked_for: Vec<String>,
+        /// What there is instead.
+        available: Vec<String>,
+    },
+    /// A spot has no place.
+    #[error("{dataset} of {} places cell {row} ({cell}) at ({x}, {y}){}", path.display(), if *n_bad > 1 { format!(", and {} more like it", n_bad - 1) } else { String::new() })]
+    BadCoordinate {
+        /// The file.
+        path: PathBuf,
+        /// The matrix, columns or table.
+        dataset: String,
+        /// Row, counted from 0.
+        row: usize,
+        /// Its name.
+        cell: String,
+        /// First coordinate.
+        x: f64,
+        /// Second.
+        y: f64,
+        /// Cells whose coordinates are NaN or infinite.
+        n_bad: usize,
+    },
     /// Nothing is left to work on.
     #[error("{} has no cells{}", path.display(), if *filtered { " left after quality control" } else { "" })]
     NoCells {
@@ -326,6 +354,9 @@ impl Error {
             Self::Invalid { .. } => "the file was damaged or written wrongly: write it again from its source".into(),
             Self::NotCounts { .. } => "name the layer with raw counts (--layer NAME), or pass --values normalized to use log1p-normalised values as they are".into(),
             Self::BadValue { .. } => "counts must be finite and not negative: look for scaled or corrected values, and name the layer with raw counts (--layer NAME)".into(),
+            Self::NoCoordinates { available, .. } if available.is_empty() => "name the folder with tissue_positions.csv by --coordinates FOLDER".into(),
+            Self::NoCoordinates { available, .. } => format!("name a matrix of obsm, two columns of obs or a Visium spatial folder by --coordinates, such as --coordinates x,y; there is: {}", list(available)),
+            Self::BadCoordinate { .. } => "leave cells without a place out of the file: adata[~np.isnan(adata.obsm[\"spatial\"]).any(axis=1)]".into(),
             Self::NoCells { filtered: true, .. } => "lower --min-genes or --min-cells".into(),
             Self::NoCells { .. } => "check that the file is the one you meant".into(),
             Self::FewVariableGenes { .. } => "check that the file is the one you meant, or use all genes".into(),

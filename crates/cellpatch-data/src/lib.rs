@@ -29,7 +29,8 @@
 //! 9. [`H5adAnnotator`] adds columns and matrices to a copy of an `.h5ad` and leaves the rest as it is, byte for byte;
 //!    [`PredictionTable`], [`EmbeddingTable`] and [`NpyMatrix`] write the same as CSV, Parquet and `.npy`.
 //!
-//! For methods that look at a few thousand genes only, [`VariableGenes`] chooses them from raw counts as Seurat and scanpy do.
+//! For methods that look at a few thousand genes only, [`VariableGenes`] chooses them from raw counts as Seurat and scanpy do, and
+//! [`ChosenGenes`] reads them. [`Coordinates`] are where the spots of a slice lie: in `obsm`, in `obs`, or in a Visium folder.
 //!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
 //!
@@ -63,6 +64,8 @@
 
 mod anndata;
 mod batch;
+mod chosen_genes;
+mod coordinates;
 mod counts;
 mod error;
 mod expressions;
@@ -88,9 +91,11 @@ mod vocabulary;
 
 pub use anndata::{
     AnnDataFile, AnnotationSummary, ChosenMatrix, Column, ColumnValues, H5adAnnotator, Labels, MatrixChoice,
-    MatrixLocation, MatrixSlot, MissingNames, NewValues, UnsValue,
+    MatrixLocation, MatrixSlot, MissingNames, NewValues, ObsMatrix, UnsValue,
 };
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
+pub use chosen_genes::{ChosenGenes, variable_columns};
+pub use coordinates::{CoordinateChoice, Coordinates, visium_matrix};
 pub use counts::CountBlock;
 pub use error::{Error, ErrorCategory, Result};
 pub use expressions::{ExpressionOptions, ExpressionReader};
@@ -112,6 +117,7 @@ pub use source::{
 pub use split::Split;
 pub use table::{
     CellPrediction, EmbeddingTable, NpyMatrix, PredictionColumns, PredictionTable, TableFormat, TableSummary,
+    write_cell_table,
 };
 pub use unfinished_file::Existing;
 pub use variable_genes::{GeneVariability, VariableGeneOptions, VariableGenes};

@@ -12,10 +12,11 @@ use cellpatch_model::{GeneLengths, GeneValues, Padding, PatchReader};
 
 use crate::backend::SpatialBackend;
 use crate::config::{CellPatchStagateConfig, GenesRead};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::input::SpatialInput;
 use crate::operation::SpatialOperation;
 use crate::stagate::{Pass, Stagate, StagateOutput, decoder_error, expression_product};
+use crate::training::PatchGenes;
 
 /// Spots whose genes plain operations read at once.
 const SPOTS: usize = 256;
@@ -34,14 +35,16 @@ pub struct CellPatchStagate<B: Backend> {
     genes_read: GenesRead,
 }
 
-/// A slice whose genes have tokens.
+/// A slice, and what patches read of its spots.
 #[derive(Debug, Clone)]
 pub struct CellPatchInput<B: Backend> {
     slice: SpatialInput<B>,
-    tokens: Arc<[u32]>,
+    genes: PatchGenes,
 }
 
 impl<B: Backend> CellPatchInput<B> {
+    /// Patches that read the slice's own genes.
+    ///
     /// - tokens: row of the gene table of each of the slice's genes; no two are equal and none is 0, the padding
     /// - gene_capacity: rows of the table
     ///
@@ -50,25 +53,13 @@ impl<B: Backend> CellPatchInput<B> {
     /// [`Error::Disagreement`] if there is not a token for each gene, [`Error::BadExpression`] if a token is no gene's or two
     /// genes share one.
     pub fn new(slice: SpatialInput<B>, tokens: impl Into<Arc<[u32]>>, gene_capacity: usize) -> Result<Self> {
-        let tokens = tokens.into();
-        let (n_spots, n_genes) = (slice.graph().n_spots(), slice.expression().n_genes());
-        if tokens.len() != n_genes {
-            return Err(Error::Disagreement {
-                what: "tokens of genes",
-                found: tokens.len(),
-                expected: n_genes,
-            });
-        }
-        let bad = |reason| Error::BadExpression { n_spots, n_genes, reason };
-        if tokens.iter().any(|&token| token == 0 || token as usize >= gene_capacity) {
-            return Err(bad("a token is not in the gene table"));
-        }
-        let mut sorted = tokens.to_vec();
-        sorted.sort_unstable();
-        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(bad("two genes have one token"));
-        }
-        Ok(Self { slice, tokens })
+        let genes = PatchGenes::new(slice.expression().clone(), tokens, gene_capacity)?;
+        Ok(Self { slice, genes })
+    }
+
+    /// - genes: of the slice's spots, in their order
+    pub(crate) fn of_genes(slice: SpatialInput<B>, genes: PatchGenes) -> Self {
+        Self { slice, genes }
     }
 
     /// Expression and neighbours.
@@ -76,9 +67,9 @@ impl<B: Backend> CellPatchInput<B> {
         &self.slice
     }
 
-    /// Row of the gene table of each gene.
-    pub fn tokens(&self) -> &Arc<[u32]> {
-        &self.tokens
+    /// What the patches read.
+    pub fn genes(&self) -> &PatchGenes {
+        &self.genes
     }
 }
 
@@ -110,6 +101,12 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
         Ok((self, report))
     }
 
+    /// The same, with embeddings and first block as they are from now on.
+    pub fn freeze_patches(mut self) -> Self {
+        self.reader = self.reader.no_grad();
+        self
+    }
+
     /// Patches of each spot after CellPatch's first block, side by side.
     ///
     /// - output: [spots, n_patches * d]
@@ -123,8 +120,8 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     fn patches_fused(&self, input: &CellPatchInput<B>) -> Option<Tensor<B, 3>> {
         let reader = self.reader.tensors()?;
         let operation = SpatialOperation::ReadGenes {
-            expression: Arc::clone(input.slice.expression().matrix()),
-            tokens: Arc::clone(&input.tokens),
+            expression: Arc::clone(input.genes.expression().matrix()),
+            tokens: Arc::clone(input.genes.tokens()),
             zeros: self.genes_read.into(),
             embedding: reader.expression,
             n_heads: reader.n_heads,
@@ -140,7 +137,8 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     /// - output: [spots, n_patches, d]
     pub fn patches_by_model(&self, input: &CellPatchInput<B>) -> Tensor<B, 3> {
         let (slice, device) = (&input.slice, input.slice.device());
-        let (matrix, n_genes) = (slice.expression().matrix(), slice.expression().n_genes());
+        let (matrix, tokens) = (input.genes.expression().matrix(), input.genes.tokens());
+        let n_genes = tokens.len();
         let n_spots = slice.graph().n_spots();
         let parts = (0..n_spots).step_by(SPOTS).map(|first| {
             let spots = first..n_spots.min(first + SPOTS);
@@ -155,12 +153,12 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
             for (row, spot) in spots.enumerate() {
                 let (genes, values) = (&mut genes[row * shape[1]..], &mut values[row * shape[1]..]);
                 if self.genes_read == GenesRead::All {
-                    genes.iter_mut().zip(input.tokens.iter()).for_each(|(slot, &token)| *slot = token as i32);
+                    genes.iter_mut().zip(tokens.iter()).for_each(|(slot, &token)| *slot = token as i32);
                 }
                 let (columns, entries) = matrix.row(spot);
                 for (place, (&gene, &value)) in columns.iter().zip(entries).enumerate() {
                     let slot = if self.genes_read == GenesRead::All { gene as usize } else { place };
-                    genes[slot] = input.tokens[gene as usize] as i32;
+                    genes[slot] = tokens[gene as usize] as i32;
                     values[slot] = value;
                 }
             }

@@ -1,5 +1,7 @@
 //! The crate's one error type.
 
+use cellpatch_data::ErrorCategory;
+
 use crate::graph::NeighborStatistics;
 
 /// What went wrong while making a graph, a model or a batch.
@@ -93,6 +95,12 @@ pub enum Error {
         /// What is allowed.
         reason: String,
     },
+    /// A model with patches was given a slice that says nothing of genes for them.
+    #[error("CellPatch+STAGATE needs genes with a token")]
+    NoPatchGenes,
+    /// Training, or its run directory.
+    #[error(transparent)]
+    Train(#[from] cellpatch_train::Error),
     /// The patches' part of the model.
     #[error(transparent)]
     Model(#[from] cellpatch_model::Error),
@@ -115,7 +123,35 @@ impl Error {
                 "check that the slice is the one meant, or ask for fewer neighbours".into()
             }
             Self::Model(error) => return error.help(),
+            Self::Train(error) => return error.help(),
             _ => return None,
         })
+    }
+
+    /// Whose fault it is.
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::BadNeighborhood { .. }
+            | Self::NoNeighbors { .. }
+            | Self::TooManyNeighbors { .. }
+            | Self::BadConfig { .. }
+            | Self::NoPatchGenes => ErrorCategory::Usage,
+            Self::Train(error) => error.category(),
+            Self::Model(error) => match error.category() {
+                cellpatch_model::ErrorCategory::Usage => ErrorCategory::Usage,
+                cellpatch_model::ErrorCategory::Input => ErrorCategory::Input,
+                cellpatch_model::ErrorCategory::Environment => ErrorCategory::Environment,
+            },
+            _ => ErrorCategory::Input,
+        }
+    }
+
+    /// The same as what a training ends with.
+    pub(crate) fn into_train(self) -> cellpatch_train::Error {
+        match self {
+            Self::Train(error) => error,
+            Self::Model(error) => cellpatch_train::Error::Model(error),
+            other => cellpatch_train::Error::Batch(Box::new(other)),
+        }
     }
 }

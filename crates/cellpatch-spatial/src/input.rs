@@ -1,6 +1,8 @@
 //! A slice, or a part of one, as a model takes it.
 
-use std::sync::{Arc, OnceLock};
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -9,17 +11,119 @@ use crate::error::{Error, Result};
 use crate::expression::Expression;
 use crate::graph::SpatialGraph;
 
-/// Expression and neighbours of spots. Cloning is cheap.
+/// Expression and neighbours of spots, on no backend yet. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub struct SpatialInput<B: Backend> {
+pub struct Slice {
     graph: SpatialGraph,
     expression: Expression,
     pruned: Option<Arc<[bool]>>,
     n_core: usize,
     sum_of_squares: f64,
     sums_by_gene: Arc<[f32]>,
+    plain: Prepared,
+}
+
+impl Slice {
+    /// A whole slice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if there is not a row of expression for each spot of the graph.
+    pub fn new(graph: SpatialGraph, expression: Expression) -> Result<Self> {
+        let n_spots = graph.n_spots();
+        Self::of_core(graph, expression, n_spots)
+    }
+
+    /// Spots of which only the first ones' reconstruction counts; the others are there to be read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if there is not a row of expression for each spot of the graph, or not as many spots as are
+    /// to count, at least one.
+    pub fn of_core(graph: SpatialGraph, expression: Expression, n_core: usize) -> Result<Self> {
+        let (found, expected) = (expression.n_spots(), graph.n_spots());
+        if found != expected {
+            return Err(Error::Disagreement { what: "spots with expression", found, expected });
+        }
+        if n_core == 0 || n_core > expected {
+            return Err(Error::Disagreement { what: "spots that count", found: n_core, expected });
+        }
+        Ok(Self {
+            sum_of_squares: expression.sum_of_squares(n_core),
+            sums_by_gene: expression.sums_by_gene(n_core).into(),
+            graph,
+            expression,
+            pruned: None,
+            n_core,
+            plain: Prepared::default(),
+        })
+    }
+
+    /// The same with a pruned graph beside it, for cell-type-aware STAGATE.
+    ///
+    /// - kept: which edges the pruned graph has: [`SpatialGraph::edges_within`]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if that is not said of every edge.
+    pub fn with_pruned(mut self, kept: Arc<[bool]>) -> Result<Self> {
+        let (found, expected) = (kept.len(), self.graph.n_edges());
+        if found != expected {
+            return Err(Error::Disagreement { what: "edges of the pruned graph", found, expected });
+        }
+        self.pruned = Some(kept);
+        self.plain = Prepared::default();
+        Ok(self)
+    }
+
+    /// Who reads whom.
+    pub fn graph(&self) -> &SpatialGraph {
+        &self.graph
+    }
+
+    /// What spots express.
+    pub fn expression(&self) -> &Expression {
+        &self.expression
+    }
+
+    /// Which edges the pruned graph has.
+    pub fn pruned(&self) -> Option<&Arc<[bool]>> {
+        self.pruned.as_ref()
+    }
+
+    /// Spots whose reconstruction counts: the first ones.
+    pub fn n_core(&self) -> usize {
+        self.n_core
+    }
+}
+
+/// What was made of a slice for the backend that last asked; shared by its clones.
+#[derive(Clone, Default)]
+struct Prepared(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
+
+impl Prepared {
+    fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Ok(found)) = kept.clone().map(Arc::downcast::<T>) {
+            return found;
+        }
+        let made = Arc::new(make());
+        *kept = Some(made.clone());
+        made
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepared")
+    }
+}
+
+/// A slice, or a part of one, on a device. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct SpatialInput<B: Backend> {
+    slice: Slice,
     device: B::Device,
-    plain: Arc<OnceLock<PlainTensors<B>>>,
 }
 
 /// What plain operations need, which kernels do not.
@@ -44,88 +148,53 @@ impl<B: Backend> SpatialInput<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Disagreement`] if there is not a row of expression for each spot of the graph.
+    /// As [`Slice::new`].
     pub fn new(graph: SpatialGraph, expression: Expression, device: &B::Device) -> Result<Self> {
-        let n_spots = graph.n_spots();
-        Self::of_core(graph, expression, n_spots, device)
+        Ok(Self::of_slice(Slice::new(graph, expression)?, device))
     }
 
-    /// Spots of which only the first ones' reconstruction counts; the others are there to be read.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Disagreement`] if there is not a row of expression for each spot of the graph, or not as many spots as are
-    /// to count, at least one.
-    pub fn of_core(
-        graph: SpatialGraph,
-        expression: Expression,
-        n_core: usize,
-        device: &B::Device,
-    ) -> Result<Self> {
-        let (found, expected) = (expression.n_spots(), graph.n_spots());
-        if found != expected {
-            return Err(Error::Disagreement { what: "spots with expression", found, expected });
-        }
-        if n_core == 0 || n_core > expected {
-            return Err(Error::Disagreement { what: "spots that count", found: n_core, expected });
-        }
-        Ok(Self {
-            sum_of_squares: expression.sum_of_squares(n_core),
-            sums_by_gene: expression.sums_by_gene(n_core).into(),
-            graph,
-            expression,
-            pruned: None,
-            n_core,
-            device: device.clone(),
-            plain: Arc::default(),
-        })
+    /// A slice on a device. What a backend needs beside it is made once for all clones of the slice.
+    pub fn of_slice(slice: Slice, device: &B::Device) -> Self {
+        Self { slice, device: device.clone() }
     }
 
     /// The same with a pruned graph beside it, for cell-type-aware STAGATE.
     ///
-    /// - kept: which edges the pruned graph has: [`SpatialGraph::edges_within`]
-    ///
     /// # Errors
     ///
-    /// [`Error::Disagreement`] if that is not said of every edge.
-    pub fn with_pruned(mut self, kept: Arc<[bool]>) -> Result<Self> {
-        let (found, expected) = (kept.len(), self.graph.n_edges());
-        if found != expected {
-            return Err(Error::Disagreement { what: "edges of the pruned graph", found, expected });
-        }
-        self.pruned = Some(kept);
-        self.plain = Arc::default();
-        Ok(self)
+    /// As [`Slice::with_pruned`].
+    pub fn with_pruned(self, kept: Arc<[bool]>) -> Result<Self> {
+        Ok(Self { slice: self.slice.with_pruned(kept)?, device: self.device })
     }
 
     /// Who reads whom.
     pub fn graph(&self) -> &SpatialGraph {
-        &self.graph
+        &self.slice.graph
     }
 
     /// What spots express.
     pub fn expression(&self) -> &Expression {
-        &self.expression
+        &self.slice.expression
     }
 
     /// Which edges the pruned graph has.
     pub fn pruned(&self) -> Option<&Arc<[bool]>> {
-        self.pruned.as_ref()
+        self.slice.pruned()
     }
 
     /// Spots whose reconstruction counts: the first ones.
     pub fn n_core(&self) -> usize {
-        self.n_core
+        self.slice.n_core
     }
 
     /// Sum of squares over the spots that count.
     pub(crate) fn sum_of_squares(&self) -> f64 {
-        self.sum_of_squares
+        self.slice.sum_of_squares
     }
 
     /// Sum of each gene over the spots that count.
     pub(crate) fn sums_by_gene(&self) -> &Arc<[f32]> {
-        &self.sums_by_gene
+        &self.slice.sums_by_gene
     }
 
     /// Where tensors are made.
@@ -133,16 +202,21 @@ impl<B: Backend> SpatialInput<B> {
         &self.device
     }
 
-    /// Made when plain operations first need them.
-    pub(crate) fn plain(&self) -> &PlainTensors<B> {
-        self.plain.get_or_init(|| PlainTensors::new(self))
+    /// Made when plain operations first need them on this device.
+    pub(crate) fn plain(&self) -> Arc<PlainTensors<B>> {
+        let on_device =
+            self.slice.plain.get_or_make(|| (self.device.clone(), Arc::new(PlainTensors::new(self))));
+        match on_device.0 == self.device {
+            true => Arc::clone(&on_device.1),
+            false => Arc::new(PlainTensors::new(self)),
+        }
     }
 }
 
 impl<B: Backend> PlainTensors<B> {
     fn new(input: &SpatialInput<B>) -> Self {
-        let (graph, device) = (input.graph(), input.device());
-        let (n_spots, n_genes) = (graph.n_spots(), input.expression.n_genes());
+        let (graph, device) = (input.slice.graph(), input.device());
+        let (n_spots, n_genes) = (graph.n_spots(), input.slice.expression.n_genes());
         let ints = |values: Vec<i32>| {
             let n = values.len();
             Tensor::from_data(TensorData::new(values, [n]), device)
@@ -156,8 +230,8 @@ impl<B: Backend> PlainTensors<B> {
                 real[spot * longest + slot] = 1.0;
             }
         }
-        let dense = TensorData::new(input.expression.to_dense(), [n_spots, n_genes]);
-        let pruned = input.pruned.as_ref().map(|kept| {
+        let dense = TensorData::new(input.slice.expression.to_dense(), [n_spots, n_genes]);
+        let pruned = input.slice.pruned.as_ref().map(|kept| {
             let ones: Vec<f32> = kept.iter().map(|&kept| f32::from(u8::from(kept))).collect();
             let n = ones.len();
             Tensor::from_data(TensorData::new(ones, [n]), device)

@@ -14,6 +14,9 @@
 //! ([`CellPatchStagate::with_pretrained`]). Both have a `loss` to train with and a `latent` to make domains of. [`Tiles`] cuts
 //! slices that are too large into batches whose losses add up to the slice's.
 //!
+//! [`training::train`] does all of that for a slice in a run directory, with checkpoints and exact resume, through the loop of
+//! `cellpatch-train`; what it writes beside the weights is a [`training::SpatialCard`].
+//!
 //! # What is not computed
 //!
 //! The decoder is linear and the loss squared error, so loss and gradients follow from products of the decoder's width: the
@@ -67,13 +70,14 @@ pub mod plain;
 mod stagate;
 mod step;
 mod tiles;
+pub mod training;
 
 pub use backend::SpatialBackend;
 pub use cellpatch_stagate::{CellPatchInput, CellPatchStagate};
 pub use config::{CellPatchStagateConfig, GenesRead, StagateConfig, Tying};
 pub use error::{Error, Result};
 pub use expression::Expression;
-pub use input::SpatialInput;
+pub use input::{Slice, SpatialInput};
 pub use stagate::{Stagate, StagateOutput};
 pub use step::{SharedStorage, step};
 pub use tiles::{Surroundings, TileBatch, Tiles};

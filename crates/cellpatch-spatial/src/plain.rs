@@ -28,7 +28,8 @@ pub fn attention_weights<B: Backend>(
     target: Tensor<B, 1>,
     pruned: bool,
 ) -> Tensor<B, 1> {
-    let PlainTensors { sources, targets, edges, real, pruned: kept, .. } = input.plain();
+    let plain = input.plain();
+    let PlainTensors { sources, targets, edges, real, pruned: kept, .. } = &*plain;
     let [n_spots, longest] = edges.dims();
     let project = |vector: Tensor<B, 1>| (rows.clone() * vector.unsqueeze()).sum_dim(1).squeeze_dim::<1>(1);
     let score = project(source).select(0, sources.clone()) + project(target).select(0, targets.clone());
@@ -53,7 +54,8 @@ pub fn gather<B: Backend>(
     rows: Tensor<B, 2>,
     weights: Tensor<B, 1>,
 ) -> Tensor<B, 2> {
-    let PlainTensors { sources, edges, real, .. } = input.plain();
+    let plain = input.plain();
+    let PlainTensors { sources, edges, real, .. } = &*plain;
     let [n_spots, longest] = edges.dims();
     let mut sum = rows.zeros_like();
     for place in 0..longest {

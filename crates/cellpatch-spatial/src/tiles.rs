@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::backend::Backend;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -12,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::expression::Expression;
 use crate::graph::kd_tree::KdTree;
 use crate::graph::{Position, SpatialGraph};
-use crate::input::SpatialInput;
+use crate::input::Slice;
 
 /// How far a reconstruction reads: the encoder's neighbours of the decoder's neighbours.
 const RINGS: usize = 2;
@@ -34,9 +33,10 @@ pub struct Tiles {
 
 /// One batch of an epoch.
 #[derive(Debug, Clone)]
-pub struct TileBatch<B: Backend> {
-    /// What the model takes; the batch's own spots come first.
-    pub input: SpatialInput<B>,
+pub struct TileBatch {
+    /// What a model takes on a backend ([`SpatialInput::of_slice`](crate::SpatialInput::of_slice)); the batch's own spots come
+    /// first.
+    pub slice: Slice,
     /// Numbers of all its spots on the slice, the batch's own first.
     pub spots: Vec<u32>,
 }
@@ -74,7 +74,7 @@ impl Tiles {
         Ok(Self { graph, expression, pruned: None, tiles, tiles_per_batch })
     }
 
-    /// The same with a pruned graph beside it: see [`SpatialInput::with_pruned`].
+    /// The same with a pruned graph beside it: see [`Slice::with_pruned`].
     ///
     /// # Errors
     ///
@@ -111,14 +111,14 @@ impl Tiles {
     /// # Errors
     ///
     /// [`Error::BadGraph`] if a spot is not there or twice.
-    pub fn batch<B: Backend>(&self, own: &[u32], device: &B::Device) -> Result<TileBatch<B>> {
+    pub fn batch(&self, own: &[u32]) -> Result<TileBatch> {
         let Surroundings { graph, spots, edges } = self.graph.around(own)?;
         let expression = self.expression.of_spots(&spots)?;
-        let mut input = SpatialInput::of_core(graph, expression, own.len(), device)?;
+        let mut slice = Slice::of_core(graph, expression, own.len())?;
         if let Some(pruned) = &self.pruned {
-            input = input.with_pruned(edges.iter().map(|&edge| pruned[edge]).collect())?;
+            slice = slice.with_pruned(edges.iter().map(|&edge| pruned[edge]).collect())?;
         }
-        Ok(TileBatch { input, spots })
+        Ok(TileBatch { slice, spots })
     }
 }
 

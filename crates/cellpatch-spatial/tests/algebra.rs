@@ -339,9 +339,10 @@ fn batches_of_an_epoch_add_up_to_the_slice() {
     assert!(batches.len() > 3);
     let mut sum: (f64, BTreeMap<String, Vec<f32>>) = Default::default();
     for own in &batches {
-        let batch = tiles.batch::<Learning>(own, &Default::default()).unwrap();
+        let batch = tiles.batch(own).unwrap();
+        let input = SpatialInput::<Learning>::of_slice(batch.slice.clone(), &Default::default());
         assert!(batch.spots.len() < 160 && batch.spots.starts_with(own));
-        let (loss, gradients) = learn(&model, model.loss(&batch.input));
+        let (loss, gradients) = learn(&model, model.loss(&input));
         let share = own.len() as f64 / 160.0;
         sum.0 += loss * share;
         for (name, gradient) in gradients {

@@ -1,4 +1,4 @@
-//! The shard loader as Burn's `DataLoader`, with a cursor.
+//! A source of batches as Burn's `DataLoader`, with a cursor.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
 use cellpatch_data::{Loader, MaskedBatch};
+
+use crate::{Error, Result};
 
 /// A batch on its way to the model.
 #[derive(Debug, Clone)]
@@ -20,48 +22,56 @@ pub struct Batch<C> {
 /// A batch of masked cells.
 pub type PretrainingBatch = Batch<MaskedBatch>;
 
-/// How a training reads its cells from a loader.
-pub trait CellSource: Debug + Clone + Send + Sync + 'static {
+/// Where the batches of a training, or of its validation, come from.
+///
+/// A batch is a function of epoch and number: that is what makes a resumed run the same as one that never stopped.
+pub trait BatchSource: Debug + Clone + Send + Sync + 'static {
     /// The cells of a batch.
     type Cells: Debug + Clone + Send + Sync + 'static;
 
+    /// Batches in an epoch.
+    fn n_batches(&self) -> usize;
+
+    /// Cells in an epoch.
+    fn n_cells(&self) -> usize;
+
     /// Batches of an epoch from `first_batch` on. The first error is the last item.
-    fn read<'a>(
-        &'a self,
-        loader: &'a Loader,
-        epoch: u64,
-        first_batch: usize,
-    ) -> CellIterator<'a, Self::Cells>;
+    ///
+    /// - epoch: from 1; 0 is validation
+    fn read(&self, epoch: u64, first_batch: usize) -> BatchIterator<'_, Self::Cells>;
 
     /// Cells in a batch.
-    fn n_cells(cells: &Self::Cells) -> usize;
+    fn cells_in(cells: &Self::Cells) -> usize;
 }
 
 /// Batches as they are read.
-pub type CellIterator<'a, C> = Box<dyn Iterator<Item = cellpatch_data::Result<C>> + Send + 'a>;
+pub type BatchIterator<'a, C> = Box<dyn Iterator<Item = Result<C>> + Send + 'a>;
 
-/// Cells with some of their genes hidden.
-#[derive(Debug, Clone, Copy)]
-pub struct MaskedCells;
+/// Cells of a loader with some of their genes hidden.
+#[derive(Debug, Clone)]
+pub struct MaskedCells(pub Arc<Loader>);
 
-impl CellSource for MaskedCells {
+impl BatchSource for MaskedCells {
     type Cells = MaskedBatch;
 
-    fn read<'a>(
-        &'a self,
-        loader: &'a Loader,
-        epoch: u64,
-        first_batch: usize,
-    ) -> CellIterator<'a, MaskedBatch> {
-        Box::new(loader.epoch(epoch, first_batch))
+    fn n_batches(&self) -> usize {
+        self.0.n_batches()
     }
 
-    fn n_cells(cells: &MaskedBatch) -> usize {
+    fn n_cells(&self) -> usize {
+        self.0.n_cells()
+    }
+
+    fn read(&self, epoch: u64, first_batch: usize) -> BatchIterator<'_, MaskedBatch> {
+        Box::new(self.0.epoch(epoch, first_batch).map(|cells| Ok(cells?)))
+    }
+
+    fn cells_in(cells: &MaskedBatch) -> usize {
         cells.n_cells()
     }
 }
 
-/// The loader's position and its last error, shared between a [`Batches`] and whoever steers it.
+/// The source's position and its last error, shared between a [`Batches`] and whoever steers it.
 ///
 /// Burn's `DataLoader` has neither: its iterator starts at the beginning and cannot fail.
 #[derive(Debug, Default)]
@@ -73,7 +83,7 @@ pub struct Cursor {
 struct CursorState {
     epoch: u64,
     batch: usize,
-    failure: Option<cellpatch_data::Error>,
+    failure: Option<Error>,
 }
 
 impl Cursor {
@@ -88,41 +98,40 @@ impl Cursor {
     }
 
     /// The error that ended the last iteration early, if one did.
-    pub fn take_failure(&self) -> Option<cellpatch_data::Error> {
+    pub fn take_failure(&self) -> Option<Error> {
         self.lock().failure.take()
     }
 }
 
-/// The batches of one split.
+/// The batches of one source.
 #[derive(Debug, Clone)]
 pub struct Batches<S> {
     source: S,
-    loader: Arc<Loader>,
     cursor: Arc<Cursor>,
     seed: u64,
     range: Range<usize>,
 }
 
-impl<S: CellSource> Batches<S> {
-    /// All batches of a loader; dropout counts from `seed`.
-    pub fn new(source: S, loader: Arc<Loader>, cursor: Arc<Cursor>, seed: u64) -> Self {
-        let range = 0..loader.n_batches();
-        Self { source, loader, cursor, seed, range }
+impl<S: BatchSource> Batches<S> {
+    /// All batches of a source; dropout counts from `seed`.
+    pub fn new(source: S, cursor: Arc<Cursor>, seed: u64) -> Self {
+        let range = 0..source.n_batches();
+        Self { source, cursor, seed, range }
     }
 }
 
-impl<B: Backend, S: CellSource> DataLoader<B, Batch<S::Cells>> for Batches<S> {
+impl<B: Backend, S: BatchSource> DataLoader<B, Batch<S::Cells>> for Batches<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch<S::Cells>> + 'a> {
         let (epoch, batch) = {
             let state = self.cursor.lock();
             (state.epoch, state.batch.max(self.range.start))
         };
-        let cells = self.source.read(&self.loader, epoch, batch);
+        let cells = self.source.read(epoch, batch);
         Box::new(Iter { cells, batches: self, epoch, batch, n_cells: 0 })
     }
 
     fn num_items(&self) -> usize {
-        self.loader.n_cells()
+        self.source.n_cells()
     }
 
     fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, Batch<S::Cells>>> {
@@ -131,21 +140,25 @@ impl<B: Backend, S: CellSource> DataLoader<B, Batch<S::Cells>> for Batches<S> {
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B, Batch<S::Cells>>> {
-        let size = self.loader.options().batch_size;
-        let range = start / size..end.div_ceil(size).min(self.range.end);
+        // Adjacent slices of cells become adjacent ranges of batches, and together all of them.
+        let batch_of = |cell: usize| {
+            let share = cell.min(self.source.n_cells()) as u128 * self.source.n_batches() as u128;
+            (share / self.source.n_cells().max(1) as u128) as usize
+        };
+        let range = batch_of(start).max(self.range.start)..batch_of(end).min(self.range.end);
         Arc::new(Self { range, ..self.clone() })
     }
 }
 
-struct Iter<'a, S: CellSource> {
-    cells: CellIterator<'a, S::Cells>,
+struct Iter<'a, S: BatchSource> {
+    cells: BatchIterator<'a, S::Cells>,
     batches: &'a Batches<S>,
     epoch: u64,
     batch: usize,
     n_cells: usize,
 }
 
-impl<S: CellSource> Iterator for Iter<'_, S> {
+impl<S: BatchSource> Iterator for Iter<'_, S> {
     type Item = Batch<S::Cells>;
 
     fn next(&mut self) -> Option<Batch<S::Cells>> {
@@ -154,7 +167,7 @@ impl<S: CellSource> Iterator for Iter<'_, S> {
         }
         match self.cells.next()? {
             Ok(cells) => {
-                self.n_cells += S::n_cells(&cells);
+                self.n_cells += S::cells_in(&cells);
                 let dropout_seed = dropout_seed(self.batches.seed, self.epoch, self.batch);
                 self.batch += 1;
                 Some(Batch { cells, dropout_seed })
@@ -167,11 +180,50 @@ impl<S: CellSource> Iterator for Iter<'_, S> {
     }
 }
 
-impl<S: CellSource> DataLoaderIterator<Batch<S::Cells>> for Iter<'_, S> {
+impl<S: BatchSource> DataLoaderIterator<Batch<S::Cells>> for Iter<'_, S> {
     fn progress(&self) -> Progress {
-        Progress::new(self.n_cells, self.batches.loader.n_cells())
+        Progress::new(self.n_cells, self.batches.source.n_cells())
     }
 }
+
+/// The batches of a training that is not validated: none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoBatches;
+
+impl<B: Backend, C: Debug + Clone + Send + Sync + 'static> DataLoader<B, Batch<C>> for NoBatches {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch<C>> + 'a> {
+        Box::new(NoIter(std::iter::empty()))
+    }
+
+    fn num_items(&self) -> usize {
+        0
+    }
+
+    fn to_device(&self, _device: &B::Device) -> Arc<dyn DataLoader<B, Batch<C>>> {
+        Arc::new(*self)
+    }
+
+    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B, Batch<C>>> {
+        Arc::new(*self)
+    }
+}
+
+struct NoIter<C>(std::iter::Empty<Batch<C>>);
+
+impl<C> Iterator for NoIter<C> {
+    type Item = Batch<C>;
+
+    fn next(&mut self) -> Option<Batch<C>> {
+        self.0.next()
+    }
+}
+
+impl<C> DataLoaderIterator<Batch<C>> for NoIter<C> {
+    fn progress(&self) -> Progress {
+        Progress::new(0, 0)
+    }
+}
+
 /// A seed that differs between any two batches of a run (the finaliser of SplitMix64 over a running mix).
 fn dropout_seed(seed: u64, epoch: u64, batch: usize) -> u64 {
     [epoch, batch as u64].into_iter().fold(mix(seed), |state, counter| mix(state ^ mix(counter)))

@@ -14,6 +14,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -63,14 +64,16 @@ pub struct TrainingState {
 pub struct EpochLosses {
     /// Over the epoch's training cells.
     pub train: f64,
-    /// Over the validation cells.
-    pub validation: f64,
+    /// Over the validation cells; none where nothing is validated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
     /// How the validation cells were classified, in an annotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scores: Option<ClassificationScores>,
 }
 
-/// The epoch with the best validation results: the highest macro-F1 of an annotation, else the lowest loss.
+/// The epoch with the best validation results: the highest macro-F1 of an annotation, else the lowest loss. Where nothing is
+/// validated, the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BestEpoch {
     /// The epoch, from 1.
@@ -91,11 +94,14 @@ pub enum Finish {
 
 impl EpochLosses {
     /// Whether an epoch is worth keeping over another: by macro-F1 where cells are classified (by loss where that is the
-    /// same, as it often is with few cells), else by loss.
+    /// same, as it often is with few cells), else by loss; what was not validated always is.
     pub fn are_better_than(&self, other: &Self) -> bool {
         match (self.scores, other.scores) {
             (Some(new), Some(old)) if new.macro_f1 != old.macro_f1 => new.macro_f1 > old.macro_f1,
-            _ => self.validation < other.validation,
+            _ => match (self.validation, other.validation) {
+                (Some(new), Some(old)) => new < old,
+                _ => true,
+            },
         }
     }
 }
@@ -125,13 +131,28 @@ impl TrainingState {
 pub struct Fingerprint {
     /// sha256 of the configuration without the number of epochs.
     pub config: String,
-    /// The shard set's identity.
+    /// sha256 of what identifies the data.
     pub data: String,
     /// The backend's name: exact resume is a promise per backend.
     pub backend: String,
 }
 
 impl Fingerprint {
+    /// Of a run on a backend.
+    ///
+    /// - config: all that decides what is computed, except what may change when a run goes on
+    /// - data: what identifies the cells, such as a shard set's manifest
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] when one of them cannot be written as JSON.
+    pub fn new<B: Backend>(
+        device: &B::Device,
+        config: &impl Serialize,
+        data: &impl Serialize,
+    ) -> Result<Self> {
+        Ok(Self { config: hash_of(config)?, data: hash_of(data)?, backend: B::name(device) })
+    }
+
     /// Checks that a run goes on with what it was started with.
     ///
     /// # Errors
@@ -325,7 +346,7 @@ fn from_json<T: for<'a> Deserialize<'a>>(path: &Path, bytes: &[u8]) -> Result<T>
 }
 
 /// sha256 of a value's JSON, in hexadecimal.
-pub(crate) fn hash_of(value: &impl Serialize) -> Result<String> {
+fn hash_of(value: &impl Serialize) -> Result<String> {
     let json = serde_json::to_vec(value).map_err(|error| Error::BadOption {
         option: "config",
         value: String::new(),

@@ -14,6 +14,9 @@ pub enum Error {
     /// The model could not be made, loaded or saved.
     #[error(transparent)]
     Model(#[from] cellpatch_model::Error),
+    /// A source of batches that is not a shard set failed.
+    #[error("a batch could not be made")]
+    Batch(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Scores or figures could not be made.
     #[error(transparent)]
     Analysis(#[from] cellpatch_analysis::Error),
@@ -124,7 +127,7 @@ impl Error {
                 }
                 _ => return None,
             },
-            Self::BadOption { .. } => return None,
+            Self::BadOption { .. } | Self::Batch(_) => return None,
             Self::Analysis(_) => return None,
             Self::TooFewClasses { .. } => {
                 "name a column with two or more classes by --label; `inspect` lists the columns".into()

@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::{Error, Result};
 
 /// Attaches what was being done, and to which path, to an I/O error.
@@ -29,6 +32,34 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let sibling = sibling(path);
     write_synced(&sibling, bytes).and_then(|()| commit(&sibling, path)).inspect_err(|_| {
         let _ = fs::remove_file(&sibling);
+    })
+}
+
+/// Replaces a file by a value's JSON.
+///
+/// # Errors
+/// [`Error::Io`] when the disk is full or the folder cannot be written, [`Error::Format`] when the value has no JSON.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_vec_pretty(value).map_err(|error| Error::Format {
+        action: "written",
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })?;
+    replace(path, &json)
+}
+
+/// Reads a value back.
+///
+/// - what: the value, for the error's text
+///
+/// # Errors
+/// [`Error::Io`] when there is no file, [`Error::Format`] when it holds something else.
+pub fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+    let bytes = fs::read(path).at("read", path)?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Format {
+        action: "read",
+        path: path.to_path_buf(),
+        reason: format!("it is not {what}: {error}"),
     })
 }
 

@@ -12,7 +12,8 @@
 //! - The loop itself is a learning strategy of ours. Burn's own forget the position in the data and save at the ends of
 //!   epochs only; this one commits weights, moments and position together, at any step, as one [`Checkpoint`] folder. Every
 //!   random number is a function of seed and position, so a run that is killed and resumed computes the bits of one that
-//!   was not.
+//!   was not. [`train`] opens it to other models: a [`Trainee`] says what a step is, a [`BatchSource`] where batches come
+//!   from, a [`TrainingSetup`] the rest; validation can be left out.
 //! - [`GeneMeans`] gives the loss a yardstick: predicting every gene's training mean. R2 is measured against it.
 //! - [`RunDirectory`] holds what a run writes; [`Observer`] watches it.
 //! - [`patch_features`] reads cells with a trained model.
@@ -38,7 +39,7 @@
 //! let run = Arc::new(RunDirectory::create(&folder.path().join("run"))?);
 //! let device = Default::default();
 //! let outcome = pretrain::<Autodiff<Flex>>(&device, &data, &config, run, Execution::default(), Arc::new(()))?;
-//! assert!(outcome.best.is_some_and(|best| best.losses.validation.is_finite()));
+//! assert!(outcome.best.is_some_and(|best| best.losses.validation.is_some_and(f64::is_finite)));
 //! # Ok(())
 //! # }
 //! ```
@@ -61,22 +62,25 @@ mod pretrain;
 mod renderer;
 mod run;
 mod schedule;
+mod setup;
 mod strategy;
 
 pub use annotation::{AnnotationCard, AnnotationConfig, AnnotationData, AnnotationOutcome, annotate};
 pub use attention::{AttentionByClass, GeneAttention};
 pub use baseline::GeneMeans;
-pub use batches::{Batch, Batches, CellIterator, CellSource, Cursor, MaskedCells, PretrainingBatch};
+pub use batches::{Batch, BatchIterator, BatchSource, Batches, Cursor, MaskedCells, PretrainingBatch};
 pub use checkpoint::{BestEpoch, Checkpoint, EpochLosses, Fingerprint, Finish, TrainingState, newest, read};
 pub use clipping::clip_global_norm;
 pub use config::{PretrainingConfig, Schedule, ValidationSplit};
 pub use error::{Error, Result};
 pub use features::{CellEmbedding, CellFeatures, embed, patch_features};
+pub use files::{read_json, write_json};
 pub use loss::BatchLoss;
 pub use metrics::{ClassificationScores, EpochRecord, MetricRecord, Observer, StepRecord, read_metrics};
-pub use objective::Pretrainer;
+pub use objective::{Pretrainer, numbered};
 pub use optimizer::{CoupledAdam, SharedOptimizer, coupled_adam};
 pub use pretrain::{Execution, ModelCard, PretrainingData, PretrainingOutcome, pretrain};
 pub use run::RunDirectory;
 pub use schedule::LearningRate;
-pub use strategy::CheckpointPolicy;
+pub use setup::{CheckpointPolicy, Trainee, TrainingSetup};
+pub use strategy::train;

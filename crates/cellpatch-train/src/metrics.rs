@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::EpochLosses;
 use crate::files::AtPath as _;
 use crate::{Error, Result};
 
@@ -41,8 +42,9 @@ pub struct EpochRecord {
     pub step: u64,
     /// The loss over the epoch's training cells, each measured when it was trained on.
     pub train_loss: f64,
-    /// The loss over all validation cells, after the epoch.
-    pub validation_loss: f64,
+    /// The loss over all validation cells, after the epoch; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
     /// Of a pretraining: the loss when each gene's training mean is predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss_gene_mean: Option<f64>,
@@ -56,6 +58,24 @@ pub struct EpochRecord {
     pub best: bool,
     /// Seconds of training and validation since the run began.
     pub seconds: f64,
+}
+
+impl EpochRecord {
+    /// An epoch that is the best so far and has no gene means to be compared with.
+    pub(crate) fn new(epoch: usize, epochs: usize, step: u64, losses: EpochLosses, seconds: f64) -> Self {
+        Self {
+            epoch,
+            epochs,
+            step,
+            train_loss: losses.train,
+            validation_loss: losses.validation,
+            validation_loss_gene_mean: None,
+            validation_r2: None,
+            validation_scores: losses.scores,
+            best: true,
+            seconds,
+        }
+    }
 }
 
 /// How well cells were classified, each from 0 to 1.
@@ -178,7 +198,7 @@ mod tests {
             epochs: 3,
             step: 7,
             train_loss: 0.1 + 0.2,
-            validation_loss: 1.0 / 3.0,
+            validation_loss: Some(1.0 / 3.0),
             validation_loss_gene_mean: Some(0.5),
             validation_r2: Some(1.0 - (1.0 / 3.0) / 0.5),
             validation_scores: (epoch == 2)

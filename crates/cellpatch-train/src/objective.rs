@@ -12,7 +12,7 @@ use crate::batches::{MaskedCells, PretrainingBatch, mix};
 use crate::clipping::clip_global_norm;
 use crate::config::PretrainingConfig;
 use crate::loss::BatchLoss;
-use crate::strategy::Trainee;
+use crate::setup::Trainee;
 use crate::{Error, Result};
 
 /// A model with what a training step needs to know beside it.
@@ -39,7 +39,7 @@ impl<B: ModelBackend> Pretrainer<B> {
     pub fn new(config: &PretrainingConfig, device: &B::Device) -> Result<Self> {
         config.model.validate().map_err(Error::Model)?;
         Ok(Self {
-            model: config.model.init(device).map(&mut Numbering(0)),
+            model: numbered(config.model.init(device)),
             clip_norm: config.clip_norm,
             max_scores: config.max_scores,
             n_heads: config.model.n_heads,
@@ -87,7 +87,13 @@ impl<B: ModelBackend> Pretrainer<B> {
     }
 }
 
-/// Gives parameters their place in the model as id, so that equal runs write equal checkpoints; Burn's ids are random.
+/// The same model, each parameter's id its place in the model, so that equal runs write equal checkpoints; Burn's ids are
+/// random.
+pub fn numbered<B: Backend, M: Module<B>>(model: M) -> M {
+    model.map(&mut Numbering(0))
+}
+
+/// Numbers parameters on from a number.
 pub(crate) struct Numbering(pub u64);
 
 impl<B: Backend> ModuleMapper<B> for Numbering {

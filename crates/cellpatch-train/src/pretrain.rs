@@ -14,10 +14,12 @@ use crate::baseline::GeneMeans;
 use crate::batches::{MaskedCells, mix};
 use crate::checkpoint::{self, BestEpoch, EpochLosses, Fingerprint, Finish, TrainingState};
 use crate::config::PretrainingConfig;
+use crate::files::write_json;
 use crate::metrics::Observer;
 use crate::objective::Pretrainer;
 use crate::run::RunDirectory;
-use crate::strategy::{self, CheckpointPolicy, Surroundings};
+use crate::setup::{CheckpointPolicy, TrainingSetup};
+use crate::strategy;
 use crate::{Error, Result};
 
 /// The data of a pretraining, split and ready to be read.
@@ -183,10 +185,9 @@ where
     B::seed(device, config.seed);
     let model = Pretrainer::<B>::new(config, device)?;
     let card = card(data, config, validation_loss_gene_mean);
-    let surroundings = Surroundings {
-        source: MaskedCells,
-        training: Arc::clone(&data.training),
-        validation: Arc::clone(&data.validation),
+    let setup = TrainingSetup {
+        training: MaskedCells(Arc::clone(&data.training)),
+        validation: Some(MaskedCells(Arc::clone(&data.validation))),
         epochs: config.epochs,
         patience: config.patience,
         weight_decay: config.weight_decay,
@@ -203,7 +204,7 @@ where
     let state = strategy::train(
         device,
         model,
-        surroundings,
+        setup,
         |steps, done| config.learning_rates(steps * config.epochs, done),
         move |model: &Pretrainer<B::InnerBackend>, state| save_model(&model_run, model, &card, state),
     )?;
@@ -239,7 +240,7 @@ fn card(data: &PretrainingData, config: &PretrainingConfig, validation_loss_gene
         vocabulary_size: data.shards.manifest().n_genes as usize,
         epoch: 0,
         steps: 0,
-        losses: EpochLosses { train: f64::NAN, validation: f64::NAN, scores: None },
+        losses: EpochLosses { train: f64::NAN, validation: None, scores: None },
         validation_loss_gene_mean,
     }
 }
@@ -255,13 +256,7 @@ fn save_model<B: ModelBackend>(
     let mut metadata = config_metadata(&card.model);
     metadata.insert("cellpatch.vocabulary_hash".to_owned(), card.vocabulary_hash.clone());
     save_safetensors(&model.model, run.model(), &metadata)?;
-    let path = run.model_card();
-    let json = serde_json::to_vec_pretty(&card).map_err(|error| Error::Format {
-        action: "written",
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
-    run.write(&path, &json)
+    write_json(&run.model_card(), &card)
 }
 
 fn fingerprint<B: Backend>(
@@ -275,9 +270,5 @@ fn fingerprint<B: Backend>(
         crate::Schedule::Cosine => config.epochs,
     };
     let fixed = PretrainingConfig { epochs, ..config.clone() };
-    Ok(Fingerprint {
-        config: checkpoint::hash_of(&fixed)?,
-        data: checkpoint::hash_of(data.shards.manifest())?,
-        backend: B::name(device),
-    })
+    Fingerprint::new::<B>(device, &fixed, data.shards.manifest())
 }

@@ -7,99 +7,53 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::data::dataloader::DataLoader;
-use burn::module::AutodiffModule;
 use burn::optim::Optimizer;
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder};
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{
-    InferenceStep, Interrupter, Learner, LearningComponentsMarker, SupervisedLearningStrategy,
-    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingComponents,
-    TrainingStrategy, ValidLoader,
+    InferenceStep as _, Interrupter, Learner, LearningComponentsMarker, SupervisedLearningStrategy,
+    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingStrategy,
+    ValidLoader,
 };
 use cellpatch_analysis::metrics::ConfusionMatrix;
-use cellpatch_data::Loader;
 use cellpatch_model::ModelBackend;
 
-use crate::batches::{Batch, Batches, CellSource, Cursor};
-use crate::checkpoint::{self, BestEpoch, Checkpoint, EpochLosses, Fingerprint, Finish, TrainingState};
+use crate::batches::{BatchSource, Batches, Cursor, NoBatches};
+use crate::checkpoint::{self, BestEpoch, Checkpoint, EpochLosses, Finish, TrainingState};
 use crate::loss::{self, BatchLoss};
-use crate::metrics::{ClassificationScores, EpochRecord, MetricRecord, MetricsFile, Observer, StepRecord};
+use crate::metrics::{ClassificationScores, EpochRecord, MetricRecord, MetricsFile, StepRecord};
 use crate::optimizer::{CoupledAdam, SharedOptimizer, coupled_adam};
 use crate::renderer::SilentRenderer;
-use crate::run::RunDirectory;
 use crate::schedule::LearningRate;
+use crate::setup::{Trainee, TrainingSetup};
 use crate::{Error, Result};
-
-/// A model with its objective, as this strategy trains it.
-pub(crate) trait Trainee<B>:
-    AutodiffModule<B, InnerModule = Self::Frozen>
-    + TrainStep<Input = Batch<<Self::Source as CellSource>::Cells>, Output = BatchLoss<B::InnerBackend>>
-    + std::fmt::Display
-    + 'static
-where
-    B: AutodiffBackend,
-{
-    /// Where its batches come from.
-    type Source: CellSource;
-    /// The same without gradients, for validation.
-    type Frozen: InferenceStep<Input = Batch<<Self::Source as CellSource>::Cells>, Output = BatchLoss<B::InnerBackend>>;
-}
 
 type Adam<M, B> = SharedOptimizer<CoupledAdam<M, B>>;
 type Components<M, B> = LearningComponentsMarker<B, LearningRate, M, Adam<M, B>>;
 
-/// When checkpoints are written, and how many stay.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CheckpointPolicy {
-    /// Seconds between two checkpoints inside an epoch.
-    pub every_seconds: f64,
-    /// Steps between two checkpoints inside an epoch, whichever comes first.
-    pub every_steps: Option<u64>,
-    /// How many of the newest stay on the disk.
-    pub keep: usize,
-}
-
-impl Default for CheckpointPolicy {
-    /// Every five minutes, two kept.
-    fn default() -> Self {
-        Self { every_seconds: 300.0, every_steps: None, keep: 2 }
-    }
-}
-
 /// Losses are read back from the device this often, so that a step need not wait for it.
 const STEPS_PER_READ: usize = 8;
 
-/// What a run is made of, beside the model.
-pub(crate) struct Surroundings<S> {
-    pub source: S,
-    pub training: Arc<Loader>,
-    pub validation: Arc<Loader>,
-    pub epochs: usize,
-    pub patience: Option<usize>,
-    pub weight_decay: f32,
-    pub seed: u64,
-    pub policy: CheckpointPolicy,
-    pub resume: bool,
-    pub interrupter: Interrupter,
-    pub run: Arc<RunDirectory>,
-    pub fingerprint: Fingerprint,
-    pub observer: Arc<dyn Observer>,
-    /// See [`EpochRecord::validation_loss_gene_mean`].
-    pub validation_loss_gene_mean: Option<f64>,
-}
-
-/// Writes the weights of a new best epoch.
+/// Writes the weights that are kept.
 type SaveModel<M> = dyn Fn(&M, &TrainingState) -> Result<()>;
 
 /// Trains a model, from the start or from the newest checkpoint of its run, until it is done or interrupted; the state it
 /// ends in says which.
 ///
+/// On the CPU a run that was killed and resumed computes the bits of one that was not, as long as the trainee's step is a
+/// function of its weights and its batch.
+///
+/// - `model`: with parameters [numbered](crate::numbered), so that equal runs write equal checkpoints
 /// - `learning_rate`: by the number of steps in an epoch and those already taken
-/// - `save_model`: called with the weights of every new best epoch
-pub(crate) fn train<B, M>(
+/// - `save_model`: called with the weights of every new best epoch; without validation, with the newest ones at every
+///   checkpoint, the last of which is at the end
+///
+/// # Errors
+/// A source or disk that fails, a checkpoint of another run, or a loss that is no longer a number.
+pub fn train<B, M>(
     device: &B::Device,
     model: M,
-    surroundings: Surroundings<M::Source>,
+    setup: TrainingSetup<M::Source>,
     learning_rate: impl FnOnce(usize, usize) -> LearningRate,
     save_model: impl Fn(&M::InnerModule, &TrainingState) -> Result<()> + 'static,
 ) -> Result<TrainingState>
@@ -108,31 +62,33 @@ where
     B::InnerBackend: ModelBackend,
     M: Trainee<B>,
 {
-    let optimizer = SharedOptimizer::new(coupled_adam(surroundings.weight_decay));
-    let (model, optimizer, start) = if surroundings.resume {
-        let (checkpoint, passed_over) = checkpoint::newest(&surroundings.run.checkpoints())?;
+    let optimizer = SharedOptimizer::new(coupled_adam(setup.weight_decay));
+    let (model, optimizer, start) = if setup.resume {
+        let (checkpoint, passed_over) = checkpoint::newest(&setup.run.checkpoints())?;
         for reason in passed_over {
-            surroundings.observer.on_warning(&format!("passed over a damaged checkpoint: {reason}"));
+            setup.observer.on_warning(&format!("passed over a damaged checkpoint: {reason}"));
         }
-        checkpoint.fingerprint.check(&surroundings.fingerprint, &checkpoint.folder)?;
+        checkpoint.fingerprint.check(&setup.fingerprint, &checkpoint.folder)?;
         let (model, optimizer) = restore(&checkpoint, model, optimizer, device)?;
-        (model, optimizer, reopened(checkpoint.state, surroundings.epochs))
+        (model, optimizer, reopened(checkpoint.state, setup.epochs))
     } else {
         (model, optimizer, TrainingState::start())
     };
     let training_cursor = Arc::new(Cursor::default());
     let validation_cursor = Arc::new(Cursor::default());
-    let batches = |loader: &Arc<Loader>, cursor: &Arc<Cursor>| {
-        Batches::new(surroundings.source.clone(), Arc::clone(loader), Arc::clone(cursor), surroundings.seed)
+    let batches = |source: &M::Source, cursor: &Arc<Cursor>| {
+        Batches::new(source.clone(), Arc::clone(cursor), setup.seed)
     };
-    let training: Arc<dyn DataLoader<B, _>> = Arc::new(batches(&surroundings.training, &training_cursor));
-    let validation: Arc<dyn DataLoader<B::InnerBackend, _>> =
-        Arc::new(batches(&surroundings.validation, &validation_cursor));
-    let learning_rate = learning_rate(surroundings.training.n_batches(), start.step as usize);
-    let run = Arc::clone(&surroundings.run);
-    let (interrupter, epochs) = (surroundings.interrupter.clone(), surroundings.epochs);
+    let training: Arc<dyn DataLoader<B, _>> = Arc::new(batches(&setup.training, &training_cursor));
+    let validation: Arc<dyn DataLoader<B::InnerBackend, _>> = match &setup.validation {
+        Some(source) => Arc::new(batches(source, &validation_cursor)),
+        None => Arc::new(NoBatches),
+    };
+    let learning_rate = learning_rate(setup.training.n_batches(), start.step as usize);
+    let run = Arc::clone(&setup.run);
+    let (interrupter, epochs) = (setup.interrupter.clone(), setup.epochs);
     let strategy = Arc::new(ResumableStrategy {
-        surroundings,
+        setup,
         training_cursor,
         validation_cursor,
         optimizer: optimizer.clone(),
@@ -165,7 +121,7 @@ struct ResumableStrategy<M: Trainee<B>, B: AutodiffBackend>
 where
     B::InnerBackend: ModelBackend,
 {
-    surroundings: Surroundings<M::Source>,
+    setup: TrainingSetup<M::Source>,
     training_cursor: Arc<Cursor>,
     validation_cursor: Arc<Cursor>,
     optimizer: Adam<M, B>,
@@ -234,6 +190,14 @@ where
     }
 }
 
+/// What happened since losses were last read.
+enum Unread<B: Backend> {
+    /// A step, its loss still on the device only.
+    Step(StepRecord, BatchLoss<B>),
+    /// The end of an epoch that is not validated.
+    EpochEnd { epoch: usize, step: u64, seconds: f64 },
+}
+
 struct TrainingLoop<'a, M: Trainee<B>, B: AutodiffBackend + ModelBackend>
 where
     B::InnerBackend: ModelBackend,
@@ -244,8 +208,8 @@ where
     validation: ValidLoader<Components<M, B>>,
     interrupter: Interrupter,
     state: TrainingState,
-    /// Steps whose loss is still on the device only.
-    unread: Vec<(StepRecord, BatchLoss<B::InnerBackend>)>,
+    /// What is to be reported once its losses are read back from the device.
+    unread: Vec<Unread<B::InnerBackend>>,
     clock: Instant,
     seconds_before: f64,
     last_checkpoint: Instant,
@@ -258,17 +222,37 @@ where
     M: Trainee<B>,
 {
     fn run(&mut self) -> Result<TrainingState> {
-        let mut metrics =
-            MetricsFile::open(&self.strategy.surroundings.run.metrics(), self.state.metrics_bytes)?;
+        let mut metrics = MetricsFile::open(&self.strategy.setup.run.metrics(), self.state.metrics_bytes)?;
         while self.state.finished.is_none() {
-            let interrupted = self.train_epoch(&mut metrics)? || self.validate(&mut metrics)?;
+            let interrupted = self.train_epoch(&mut metrics)? || self.end_epoch(&mut metrics)?;
             if interrupted {
                 self.checkpoint(&mut metrics)?;
-                return Ok(self.state.clone());
+                break;
             }
-            self.checkpoint(&mut metrics)?;
         }
         Ok(self.state.clone())
+    }
+
+    fn is_validated(&self) -> bool {
+        self.strategy.setup.validation.is_some()
+    }
+
+    /// Closes an epoch all of whose steps are taken; true when its validation was interrupted.
+    fn end_epoch(&mut self, metrics: &mut MetricsFile) -> Result<bool> {
+        if self.is_validated() {
+            if self.validate(metrics)? {
+                return Ok(true);
+            }
+            self.checkpoint(metrics)?;
+            return Ok(false);
+        }
+        let TrainingState { epoch, step, .. } = self.state;
+        self.unread.push(Unread::EpochEnd { epoch, step, seconds: self.seconds() });
+        self.turn_to_next_epoch();
+        if self.state.finished.is_some() {
+            self.checkpoint(metrics)?;
+        }
+        Ok(false)
     }
 
     /// Takes the epoch's remaining steps; true when it was interrupted.
@@ -277,13 +261,13 @@ where
         let training = Arc::clone(&self.training);
         for batch in training.iter() {
             self.learner.lr_step();
-            let n_cells = M::Source::n_cells(&batch.cells);
+            let n_cells = M::Source::cells_in(&batch.cells);
             let output = self.learner.train_step(batch);
             self.learner.optimizer_step(output.grads);
             self.state.step += 1;
             self.state.batch += 1;
             self.state.cells += n_cells as u64;
-            self.unread.push((self.step_record(), output.item));
+            self.unread.push(Unread::Step(self.step_record(), output.item));
             if self.unread.len() >= STEPS_PER_READ {
                 self.read_losses(metrics)?;
             }
@@ -296,9 +280,8 @@ where
         }
         if let Some(error) = self.strategy.training_cursor.take_failure() {
             self.checkpoint(metrics)?;
-            return Err(error.into());
+            return Err(error);
         }
-        self.read_losses(metrics)?;
         Ok(false)
     }
 
@@ -307,7 +290,7 @@ where
             step: self.state.step,
             epoch: self.state.epoch,
             batch: self.state.batch,
-            batches: self.strategy.surroundings.training.n_batches(),
+            batches: self.strategy.setup.training.n_batches(),
             loss: f64::NAN,
             learning_rate: self.learner.lr_current(),
             cells: self.state.cells,
@@ -321,47 +304,70 @@ where
 
     /// Brings the losses of the last steps to the host, the log and the observer.
     fn read_losses(&mut self, metrics: &mut MetricsFile) -> Result<()> {
+        let observer = &self.strategy.setup.observer;
         let mut records = Vec::with_capacity(self.unread.len());
-        for (mut record, loss) in self.unread.drain(..) {
-            let sum = loss.sum();
-            record.loss = loss::mean(sum, loss.weight);
-            if !record.loss.is_finite() {
-                return Err(Error::Diverged { loss: record.loss, step: record.step });
+        let mut newest = None;
+        for unread in self.unread.drain(..) {
+            match unread {
+                Unread::Step(mut record, loss) => {
+                    let sum = loss.sum();
+                    record.loss = loss::mean(sum, loss.weight);
+                    if !record.loss.is_finite() {
+                        return Err(Error::Diverged { loss: record.loss, step: record.step });
+                    }
+                    self.state.epoch_loss_sum += sum;
+                    self.state.epoch_weight += loss.weight;
+                    newest = Some(records.len());
+                    records.push(MetricRecord::Step(record));
+                }
+                Unread::EpochEnd { epoch, step, seconds } => {
+                    let losses = EpochLosses {
+                        train: loss::mean(self.state.epoch_loss_sum, self.state.epoch_weight),
+                        validation: None,
+                        scores: None,
+                    };
+                    (self.state.epoch_loss_sum, self.state.epoch_weight) = (0.0, 0.0);
+                    self.state.last = Some(losses);
+                    self.state.best = Some(BestEpoch { epoch, losses });
+                    let epochs = self.strategy.setup.epochs;
+                    let record = EpochRecord::new(epoch, epochs, step, losses, seconds);
+                    observer.on_epoch(&record);
+                    records.push(MetricRecord::Epoch(record));
+                }
             }
-            self.state.epoch_loss_sum += sum;
-            self.state.epoch_weight += loss.weight;
-            records.push(record);
         }
-        if let Some(newest) = records.last() {
-            self.strategy.surroundings.observer.on_step(newest);
+        if let Some(MetricRecord::Step(newest)) = newest.map(|index| &records[index]) {
+            observer.on_step(newest);
         }
-        metrics.append(&records.into_iter().map(MetricRecord::Step).collect::<Vec<_>>())
+        metrics.append(&records)
     }
 
     /// Measures the validation loss and closes the epoch; true when it was interrupted.
     fn validate(&mut self, metrics: &mut MetricsFile) -> Result<bool> {
-        let surroundings = &self.strategy.surroundings;
+        self.read_losses(metrics)?;
+        let setup = &self.strategy.setup;
+        let n_cells = setup.validation.as_ref().map_or(0, BatchSource::n_cells);
         // Epoch 0 belongs to validation: its masks are the same after every training epoch.
         self.strategy.validation_cursor.set(0, 0);
         let model = self.learner.model().valid();
         let (mut sum, mut weight, mut done, mut classified) = (0.0, 0.0, 0, Vec::new());
         for batch in self.validation.iter() {
-            done += M::Source::n_cells(&batch.cells);
+            done += M::Source::cells_in(&batch.cells);
             let loss = model.step(batch);
             sum += loss.sum();
             weight += loss.weight;
             classified.extend(loss.classified);
-            surroundings.observer.on_validation(done, surroundings.validation.n_cells());
+            setup.observer.on_validation(done, n_cells);
             if self.interrupter.should_stop() {
                 return Ok(true);
             }
         }
         if let Some(error) = self.strategy.validation_cursor.take_failure() {
-            return Err(error.into());
+            return Err(error);
         }
         let losses = EpochLosses {
             train: loss::mean(self.state.epoch_loss_sum, self.state.epoch_weight),
-            validation: loss::mean(sum, weight),
+            validation: Some(loss::mean(sum, weight)),
             scores: classification_scores(&classified),
         };
         self.close_epoch(losses, &model, metrics)?;
@@ -374,8 +380,8 @@ where
         model: &M::InnerModule,
         metrics: &mut MetricsFile,
     ) -> Result<()> {
-        let Surroundings { epochs, patience, observer, .. } = &self.strategy.surroundings;
-        let validation_loss_gene_mean = self.strategy.surroundings.validation_loss_gene_mean;
+        let TrainingSetup { epochs, patience, observer, validation_loss_gene_mean, .. } =
+            &self.strategy.setup;
         let epoch = self.state.epoch;
         let best = self.state.best.is_none_or(|best| losses.are_better_than(&best.losses));
         self.state.last = Some(losses);
@@ -386,41 +392,45 @@ where
         } else {
             self.state.epochs_without_improvement += 1;
         }
+        let means = validation_loss_gene_mean.zip(losses.validation);
         let record = EpochRecord {
-            epoch,
-            epochs: *epochs,
-            step: self.state.step,
-            train_loss: losses.train,
-            validation_loss: losses.validation,
-            validation_loss_gene_mean,
-            validation_r2: validation_loss_gene_mean.map(|means| 1.0 - losses.validation / means),
-            validation_scores: losses.scores,
+            validation_loss_gene_mean: *validation_loss_gene_mean,
+            validation_r2: means.map(|(means, loss)| 1.0 - loss / means),
             best,
-            seconds: self.seconds(),
+            ..EpochRecord::new(epoch, *epochs, self.state.step, losses, self.seconds())
         };
         observer.on_epoch(&record);
         metrics.append(&[MetricRecord::Epoch(record)])?;
-        if patience.is_some_and(|patience| self.state.epochs_without_improvement >= patience) {
+        let stops = patience.is_some_and(|patience| self.state.epochs_without_improvement >= patience);
+        (self.state.epoch_loss_sum, self.state.epoch_weight) = (0.0, 0.0);
+        self.turn_to_next_epoch();
+        if stops {
             self.state.finished = Some(Finish::StoppedEarly);
-        } else if epoch >= *epochs {
+        }
+        Ok(())
+    }
+
+    fn turn_to_next_epoch(&mut self) {
+        if self.state.epoch >= self.strategy.setup.epochs {
             self.state.finished = Some(Finish::Completed);
         }
         self.state.epoch += 1;
         self.state.batch = 0;
-        (self.state.epoch_loss_sum, self.state.epoch_weight) = (0.0, 0.0);
-        Ok(())
     }
 
     fn checkpoint_is_due(&self) -> bool {
-        let policy = &self.strategy.surroundings.policy;
+        let policy = &self.strategy.setup.policy;
         self.last_checkpoint.elapsed().as_secs_f64() >= policy.every_seconds
             || policy.every_steps.is_some_and(|steps| self.state.step.is_multiple_of(steps))
     }
 
-    /// Commits weights, moments and position together.
+    /// Commits weights, moments and position together; without validation, the model file before them.
     fn checkpoint(&mut self, metrics: &mut MetricsFile) -> Result<()> {
         self.read_losses(metrics)?;
-        let Surroundings { run, fingerprint, observer, policy, .. } = &self.strategy.surroundings;
+        if !self.is_validated() {
+            (self.strategy.save_model)(&self.learner.model().valid(), &self.state)?;
+        }
+        let TrainingSetup { run, fingerprint, observer, policy, .. } = &self.strategy.setup;
         self.state.seconds = self.seconds();
         self.state.metrics_bytes = metrics.synced_length()?;
         let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
@@ -450,3 +460,6 @@ fn classification_scores(classified: &[(u32, u32)]) -> Option<ClassificationScor
     let confusion = ConfusionMatrix::new(&names, &truth, &given).ok()?;
     Some(ClassificationScores { accuracy: confusion.accuracy(), macro_f1: confusion.macro_f1() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ mod annotation_tests;
 mod page;
 mod parts;
 mod sections;
+mod spatial;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ pub use annotation::{
     AnnotationMap, AnnotationReport, AttendedGenes, CalibrationFacts, ClassCells, GeneScore, MappedCell,
     ScoredMethod, SplitPart, TrainingCurves, Warning,
 };
+pub use spatial::{MethodComparison, SlicePictures, SpatialReport, SpatialScores};
 
 /// Everything the report of a pretraining run shows, as plain data.
 ///

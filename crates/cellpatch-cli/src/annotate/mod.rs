@@ -7,6 +7,6 @@ mod scores;
 mod split;
 mod train;
 
-pub(crate) use options::{PredictOptions, ReadOptions, TrainOptions};
+pub(crate) use options::{PredictOptions, ReadOptions, TrainOptions, usage};
 pub(crate) use predict::run as predict;
 pub(crate) use train::run as train;

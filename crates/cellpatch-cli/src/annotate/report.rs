@@ -344,8 +344,8 @@ fn curves(run: &RunDirectory, card: &AnnotationCard) -> Result<TrainingCurves, F
                 curves.training_loss.push(CurvePoint { step: step.step, loss: step.loss });
             }
             MetricRecord::Epoch(epoch) => {
-                let point = CurvePoint { step: epoch.step, loss: epoch.validation_loss };
-                curves.validation_loss.push(point);
+                let point = |loss| CurvePoint { step: epoch.step, loss };
+                curves.validation_loss.extend(epoch.validation_loss.map(point));
                 if let Some(scores) = epoch.validation_scores {
                     curves.validation_macro_f1.push((epoch.step, scores.macro_f1));
                 }

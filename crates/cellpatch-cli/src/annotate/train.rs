@@ -457,7 +457,7 @@ impl Observer for Watcher {
             record.epoch,
             record.epochs,
             record.train_loss,
-            record.validation_loss,
+            record.validation_loss.unwrap_or(f64::NAN),
             if record.best { "  (the best)" } else { "" },
         ));
     }

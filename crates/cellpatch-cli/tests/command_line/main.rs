@@ -12,6 +12,7 @@ mod bad_input;
 mod built_in;
 mod real_data;
 mod resume;
+mod spatial;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

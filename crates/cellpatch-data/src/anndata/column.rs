@@ -43,6 +43,17 @@ impl Column {
         self.len() == 0
     }
 
+    /// The column as numbers, missing ones NaN; none for texts, truth values and categories.
+    pub fn numbers(&self) -> Option<Vec<f64>> {
+        match &self.values {
+            ColumnValues::Numbers(values) => Some(values.clone()),
+            ColumnValues::Integers(values) => {
+                Some(values.iter().map(|value| value.map_or(f64::NAN, |value| value as f64)).collect())
+            }
+            ColumnValues::Categories(_) | ColumnValues::Texts(_) | ColumnValues::Booleans(_) => None,
+        }
+    }
+
     /// The column as categories: those of the file for a categorical column, else its distinct values in ascending order.
     pub fn labels(&self) -> Labels {
         match &self.values {

@@ -8,6 +8,7 @@ mod genes;
 mod labels;
 mod location;
 mod new_values;
+mod obs_matrix;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use column::{Column, ColumnValues};
 pub use labels::{Labels, MissingNames};
 pub use location::MatrixLocation;
 pub use new_values::{NewValues, UnsValue};
+pub use obs_matrix::ObsMatrix;
 
 use crate::error::{Error, Result};
 use crate::h5::{self, Container, ObjectKind};
@@ -148,6 +150,23 @@ impl AnnDataFile {
     /// [`Error::Missing`] naming the columns there are; [`Error::Invalid`] for codes outside their categories.
     pub fn obs_column(&self, name: &str) -> Result<Column> {
         self.obs.column(self.container.as_ref(), name)
+    }
+
+    /// Names of the matrices of `obsm`, in the file's order.
+    pub fn obsm_names(&self) -> Vec<String> {
+        match self.container.kind("obsm") {
+            Ok(Some(ObjectKind::Group)) => self.container.members("obsm").unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// One matrix of `obsm`, one row per cell; a data frame there is taken as its columns.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] naming the matrices there are; [`Error::Invalid`] for one that is not two-dimensional, holds no
+    /// numbers, or has not a row for each cell.
+    pub fn obsm(&self, name: &str) -> Result<ObsMatrix> {
+        obs_matrix::read(self.container.as_ref(), name, &self.obsm_names(), self.n_cells())
     }
 
     /// The cells of a matrix in blocks of consecutive rows.

@@ -254,6 +254,32 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Keeps some rows of the gene table only, after that of padding: the token of `tokens[i]` becomes `i + 1`. What the others
+    /// held plays no part in cells that do not have their genes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotCellPatch`] if there is no gene table, [`Error::BadConfig`] for a token that has no row.
+    pub fn keep_gene_rows(&mut self, tokens: &[u32]) -> Result<()> {
+        let [n_rows, d] = self.shape(GENE_TABLE)?;
+        let mut config = self.config()?;
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= n_rows) {
+            return Err(Error::BadConfig {
+                field: "gene_capacity",
+                value: n_rows.to_string(),
+                reason: format!("there is no row for token {token}"),
+            });
+        }
+        let Some(table) = self.tensors.remove(GENE_TABLE) else { return Ok(()) };
+        let values: Vec<f32> = table.iter::<f32>().collect();
+        let rows = std::iter::once(0).chain(tokens.iter().copied());
+        let kept: Vec<f32> = rows.flat_map(|row| values[row as usize * d..][..d].iter().copied()).collect();
+        config.gene_capacity = tokens.len() + 1;
+        self.tensors.insert(GENE_TABLE.to_string(), TensorData::new(kept, [config.gene_capacity, d]));
+        self.metadata.extend(super::config_metadata(&config));
+        Ok(())
+    }
+
     /// The configuration of an annotating model: the one in the metadata if there is one, else what names and shapes tell.
     /// They do not tell what the head reads, taken as [`AnnotationHead::Direct`].
     ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cellpatch_data::{ExpressionBatch, Loader};
 
-use crate::batches::{Batch, CellIterator, CellSource, mix};
+use crate::batches::{Batch, BatchIterator, BatchSource, mix};
 
 /// Cells with their classes.
 #[derive(Debug, Clone)]
@@ -24,9 +24,10 @@ impl LabelledBatch {
     }
 }
 
-/// Reads labelled cells; epoch 0, which is validation, with all their genes, others with some left out at random.
+/// Labelled cells of a loader; epoch 0, which is validation, with all their genes, others with some left out at random.
 #[derive(Debug, Clone)]
 pub struct LabelledCells {
+    pub(super) loader: Arc<Loader>,
     pub(super) class_of_row: Arc<[Option<u32>]>,
     pub(super) gene_dropout: f32,
     pub(super) seed: u64,
@@ -35,25 +36,28 @@ pub struct LabelledCells {
 /// A batch of labelled cells and its dropout.
 pub(super) type SeededBatch = Batch<LabelledBatch>;
 
-impl CellSource for LabelledCells {
+impl BatchSource for LabelledCells {
     type Cells = LabelledBatch;
 
-    fn read<'a>(
-        &'a self,
-        loader: &'a Loader,
-        epoch: u64,
-        first_batch: usize,
-    ) -> CellIterator<'a, LabelledBatch> {
+    fn n_batches(&self) -> usize {
+        self.loader.n_batches()
+    }
+
+    fn n_cells(&self) -> usize {
+        self.loader.n_cells()
+    }
+
+    fn read(&self, epoch: u64, first_batch: usize) -> BatchIterator<'_, LabelledBatch> {
         let dropout = if epoch == 0 { 0.0 } else { self.gene_dropout };
         let seed = mix(self.seed ^ mix(epoch));
-        Box::new(loader.expressions(epoch, first_batch).map(move |cells| {
+        Box::new(self.loader.expressions(epoch, first_batch).map(move |cells| {
             let cells = cells?;
             let cells = if dropout > 0.0 { without_some_genes(&cells, dropout, seed) } else { cells };
             Ok(LabelledBatch::new(cells, &self.class_of_row))
         }))
     }
 
-    fn n_cells(cells: &LabelledBatch) -> usize {
+    fn cells_in(cells: &LabelledBatch) -> usize {
         cells.cells.n_cells()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use cellpatch_analysis::metrics::{Calibration, KEPT_SHARE, Temperature, UnknownThreshold};
-use cellpatch_data::{GeneVocabulary, Masking};
+use cellpatch_data::{GeneVocabulary, Loader, Masking};
 use cellpatch_model::weights::{annotator_metadata, save_safetensors};
 use cellpatch_model::{Annotator, AnnotatorConfig, Checkpoint, ModelBackend};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,8 @@ use crate::checkpoint::{self, BestEpoch, EpochLosses, Fingerprint, Finish, Train
 use crate::metrics::Observer;
 use crate::pretrain::Execution;
 use crate::run::RunDirectory;
-use crate::strategy::{self, Surroundings};
+use crate::setup::TrainingSetup;
+use crate::strategy;
 use crate::{Error, Result};
 
 /// Where weights' metadata hold the names of the classes, as JSON.
@@ -172,14 +173,15 @@ where
     };
     let trainer = AnnotationTrainer::new(model, config, data.n_training());
     let card = card(data, config, label);
-    let surroundings = Surroundings {
-        source: LabelledCells {
-            class_of_row: Arc::clone(data.class_of_row()),
-            gene_dropout: config.gene_dropout,
-            seed: config.seed,
-        },
-        training: Arc::clone(data.training()),
-        validation: Arc::clone(data.validation()),
+    let cells = |loader: &Arc<Loader>| LabelledCells {
+        loader: Arc::clone(loader),
+        class_of_row: Arc::clone(data.class_of_row()),
+        gene_dropout: config.gene_dropout,
+        seed: config.seed,
+    };
+    let setup = TrainingSetup {
+        training: cells(data.training()),
+        validation: Some(cells(data.validation())),
         epochs: config.epochs,
         patience: config.patience,
         weight_decay: config.weight_decay,
@@ -196,7 +198,7 @@ where
     let state = strategy::train(
         device,
         trainer,
-        surroundings,
+        setup,
         |steps, done| config.learning_rates(steps * config.epochs, done),
         move |trainer: &AnnotationTrainer<B::InnerBackend>, state| {
             let Some(card) = model_card.at(state) else { return Ok(()) };
@@ -310,12 +312,7 @@ impl AnnotationCard {
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self).map_err(|error| Error::Format {
-            action: "written",
-            path: path.to_path_buf(),
-            reason: error.to_string(),
-        })?;
-        crate::files::replace(path, &json)
+        crate::files::write_json(path, self)
     }
 
     /// Reads a card.
@@ -323,13 +320,7 @@ impl AnnotationCard {
     /// # Errors
     /// [`Error::Io`] if there is none, [`Error::Format`] if it is not that of an annotating model.
     pub fn read(path: &Path) -> Result<Self> {
-        use crate::files::AtPath as _;
-        let bytes = std::fs::read(path).at("read", path)?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Format {
-            action: "read",
-            path: path.to_path_buf(),
-            reason: format!("it is not the card of an annotating model: {error}"),
-        })
+        crate::files::read_json(path, "the card of an annotating model")
     }
 }
 
@@ -345,9 +336,5 @@ fn fingerprint<B: Backend>(
     };
     let fixed = AnnotationConfig { epochs, ..config.clone() };
     let parts = data.partition().parts();
-    Ok(Fingerprint {
-        config: checkpoint::hash_of(&fixed)?,
-        data: checkpoint::hash_of(&(data.shards().manifest(), data.class_of_row().as_ref(), parts))?,
-        backend: B::name(device),
-    })
+    Fingerprint::new::<B>(device, &fixed, &(data.shards().manifest(), data.class_of_row().as_ref(), parts))
 }

@@ -18,7 +18,7 @@ use crate::clipping::clip_global_norm;
 use crate::features::padded;
 use crate::loss::BatchLoss;
 use crate::objective::Numbering;
-use crate::strategy::Trainee;
+use crate::setup::Trainee;
 
 /// A model with what a finetuning step needs to know beside it.
 #[derive(Module, Debug)]

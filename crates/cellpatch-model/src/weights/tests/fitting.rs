@@ -77,3 +77,23 @@ fn integers_in_a_safetensors_file_are_left_out_by_name() {
     assert_eq!(checkpoint.tensors["w"], TensorData::new(vec![1.0_f32], [1]));
     assert_eq!(checkpoint.left_out[0].to_string(), "\"steps\": a tensor of \"I64\"");
 }
+
+#[test]
+fn a_cell_reads_the_same_from_the_rows_of_its_genes_alone() {
+    use crate::{GeneValues, PatchReader};
+    let device = Default::default();
+    let config = Preset::Tiny.config();
+    let whole = Checkpoint::of(&config.init::<Flex>(&device), super::super::config_metadata(&config));
+    let mut kept = whole.clone();
+    let genes = [7, 300, 41];
+    kept.keep_gene_rows(&genes).unwrap();
+    assert_eq!(kept.config().unwrap().gene_capacity, 4);
+    let patches = |checkpoint: &Checkpoint, genes: &[u32]| {
+        let reader = PatchReader::<Flex>::new(&checkpoint.config().unwrap(), &device);
+        let (reader, _) = checkpoint.load_into(reader).unwrap();
+        let cell = GeneValues::pad(&[genes], &[&[0.5, 1.5, 2.0][..]], &device).unwrap();
+        reader.forward(&cell).into_data()
+    };
+    assert_eq!(patches(&kept, &[1, 2, 3]), patches(&whole, &genes));
+    assert!(matches!(kept.keep_gene_rows(&[4]), Err(Error::BadConfig { .. })));
+}

@@ -1,0 +1,297 @@
+//! `cellpatch spatial`: slices, trainings, domains.
+
+use std::sync::Arc;
+
+use burn::backend::Autodiff;
+use burn::train::Interrupter;
+use cellpatch_model::CellPatchConfig;
+use cellpatch_spatial::SpatialBackend;
+use cellpatch_spatial::training::{SpatialCard, SpatialOutcome, train};
+use cellpatch_train::{Execution, Observer, RunDirectory, StepRecord, write_json};
+
+use super::domains::{self, Domains};
+use super::method::Method;
+use super::options::SpatialOptions;
+use super::scores::Results;
+use super::slice::{LoadedSlice, PatchStart, SliceAndTokens};
+use super::{output, report};
+use crate::annotate::usage;
+use crate::arguments::{SpatialArguments, spatial_keys};
+use crate::device::{DeviceChoice, on_device};
+use crate::failure::{Category, Failure};
+use crate::interrupt;
+use crate::model::NamedModel;
+use crate::options::{overlay, read_config};
+use crate::runs;
+use crate::terminal::{Progress, Terminal};
+
+/// Finds domains on one or more slices.
+pub(crate) fn run(terminal: &Terminal, arguments: SpatialArguments) -> Result<(), Failure> {
+    let (options, run) = prepare(terminal, &arguments)?;
+    let device = options.device.unwrap_or_default().resolve(terminal)?;
+    let interrupter = interrupt::on_ctrl_c()?;
+    let job = Job::open(terminal, &options, &run, device).inspect_err(|_| run.discard())?;
+    on_device!(device, |B, backend_device| job.run::<B>(&backend_device, &interrupter))
+}
+
+/// Settings and the run directory they belong to.
+fn prepare(
+    terminal: &Terminal,
+    arguments: &SpatialArguments,
+) -> Result<(SpatialOptions, Arc<RunDirectory>), Failure> {
+    let keys = spatial_keys();
+    let mut options = arguments.options.clone();
+    if let Some(path) = &arguments.config {
+        let (file, warnings) = read_config(path, &keys)?;
+        warnings.iter().for_each(|warning| terminal.warn(warning));
+        options = overlay(&options, &file)?;
+    }
+    if arguments.resume {
+        let path = match &arguments.run_dir {
+            Some(path) => path.clone(),
+            None => runs::newest("spatial")?,
+        };
+        let run = RunDirectory::open(&path)?;
+        let (stored, _) = read_config(&run.config(), &keys)?;
+        let options = overlay(&options, &stored)?;
+        output::check(&options)?;
+        return Ok((options, Arc::new(run)));
+    }
+    options.check()?;
+    output::check(&options)?;
+    let path = arguments.run_dir.clone().unwrap_or_else(|| runs::next("spatial"));
+    let run = RunDirectory::create(&path)?;
+    write_config(&run, &options)?;
+    Ok((options, Arc::new(run)))
+}
+
+fn write_config(run: &RunDirectory, options: &SpatialOptions) -> Result<(), Failure> {
+    let text = toml::to_string(options).map_err(|error| usage(error.to_string()))?;
+    Ok(run.write(&run.config(), text.as_bytes())?)
+}
+
+/// Slices with everything that is to be done with them, before the backend is known.
+pub(super) struct Job<'a> {
+    pub terminal: &'a Terminal,
+    pub options: &'a SpatialOptions,
+    pub run: &'a Arc<RunDirectory>,
+    pub device: DeviceChoice,
+    pub slices: Vec<LoadedSlice>,
+    model_tokens: Vec<Vec<u32>>,
+    start: PatchStart,
+    cell_patch: CellPatchConfig,
+}
+
+/// One training and what it led to.
+pub(super) struct Unit {
+    /// Which of the job's slices.
+    pub slice: usize,
+    pub method: Method,
+    pub seed: u64,
+    /// Mean squared error at the end.
+    pub loss: f64,
+    pub epochs: usize,
+    pub seconds: f64,
+    /// [spots, latent_dim]
+    pub embedding: Vec<f32>,
+    /// [spots, genes], where it was asked for.
+    pub denoised: Option<Vec<f32>>,
+    pub domains: Domains,
+    pub run: Arc<RunDirectory>,
+}
+
+impl<'a> Job<'a> {
+    fn open(
+        terminal: &'a Terminal,
+        options: &'a SpatialOptions,
+        run: &'a Arc<RunDirectory>,
+        device: DeviceChoice,
+    ) -> Result<Self, Failure> {
+        let mut cell_patch = options.cell_patch()?;
+        let start = match (options.methods().contains(&Method::CellPatchStagate), options.init()) {
+            (false, _) => PatchStart::Unused,
+            (true, None) => {
+                terminal.warn(
+                    "without --init CellPatch's first layer starts from chance, as nothing in the paper does",
+                );
+                PatchStart::Fresh
+            }
+            (true, Some(path)) => {
+                let model = NamedModel::open(path, options.vocabulary.as_deref())?;
+                cell_patch = model.checkpoint.config()?;
+                PatchStart::Pretrained(Box::new(model))
+            }
+        };
+        let (mut slices, mut model_tokens): (Vec<LoadedSlice>, Vec<_>) = (Vec::new(), Vec::new());
+        for path in options.data.iter().flatten() {
+            let SliceAndTokens { mut slice, model_tokens: tokens } =
+                SliceAndTokens::load(terminal, options, path, &start)?;
+            domains::check(options, &slice)?;
+            output::check_slice(options, &slice)?;
+            let same = slices.iter().filter(|other| other.name == slice.name).count();
+            if same > 0 {
+                slice.name = format!("{}-{}", slice.name, slices.len() + 1);
+            }
+            slices.push(slice);
+            model_tokens.push(tokens);
+        }
+        Ok(Self { terminal, options, run, device, slices, model_tokens, start, cell_patch })
+    }
+
+    /// Every training there is to be: slice, method, seed.
+    fn units(&self) -> Vec<(usize, Method, u64)> {
+        let mut units = Vec::new();
+        for slice in 0..self.slices.len() {
+            for method in self.options.methods() {
+                let seeds = (0..self.options.repeats()).map(|index| self.options.seed() + index as u64);
+                units.extend(seeds.map(|seed| (slice, method, seed)));
+            }
+        }
+        units
+    }
+
+    fn run<B>(&self, device: &B::Device, interrupter: &Interrupter) -> Result<(), Failure>
+    where
+        B: SpatialBackend,
+        Autodiff<B>: SpatialBackend<Device = B::Device>,
+    {
+        let units = self.units();
+        let mut done = Vec::with_capacity(units.len());
+        for (index, &(slice, method, seed)) in units.iter().enumerate() {
+            let of = match units.len() {
+                1 => String::new(),
+                n => format!(" ({} of {n})", index + 1),
+            };
+            let run = self.run_of(units.len(), slice, method, seed)?;
+            done.push(self.unit::<B>(device, slice, method, seed, run, interrupter, &of)?);
+        }
+        let results = Results::new(self, done)?;
+        let written = output::write(self, &results)?;
+        report::write(self, &results)?;
+        let value = results.json(self, written.as_deref())?;
+        write_json(&self.run.summary(), &value)?;
+        self.terminal.result(&results.text(self, written.as_deref()), &value);
+        Ok(())
+    }
+
+    /// The directory of a training: the run itself where there is one only.
+    fn run_of(
+        &self,
+        n_units: usize,
+        slice: usize,
+        method: Method,
+        seed: u64,
+    ) -> Result<Arc<RunDirectory>, Failure> {
+        if n_units == 1 {
+            return Ok(Arc::clone(self.run));
+        }
+        let folder = format!("{}-{}-seed-{seed}", self.slices[slice].name, method.key());
+        let path = self.run.path().join(folder);
+        if path.join("config.toml").is_file() {
+            return Ok(Arc::new(RunDirectory::open(&path)?));
+        }
+        let run = RunDirectory::create(&path)?;
+        write_config(&run, self.options)?;
+        Ok(Arc::new(run))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own, and there is one caller")]
+    fn unit<B>(
+        &self,
+        device: &B::Device,
+        index: usize,
+        method: Method,
+        seed: u64,
+        run: Arc<RunDirectory>,
+        interrupter: &Interrupter,
+        of: &str,
+    ) -> Result<Unit, Failure>
+    where
+        B: SpatialBackend,
+        Autodiff<B>: SpatialBackend<Device = B::Device>,
+    {
+        let slice = &self.slices[index];
+        let mut cell_patch = self.cell_patch.clone();
+        cell_patch.gene_capacity = slice.n_patch_genes.unwrap_or(0) + 1;
+        let config = self.options.training(method, slice.genes.len(), cell_patch, seed)?;
+        let batches = slice.data.batches(&config)?;
+        let neighborhood = self.options.neighborhood();
+        let card = SpatialCard::new(config, neighborhood, slice.genes.clone(), &slice.data);
+        let n_steps = cellpatch_train::BatchSource::n_batches(&batches) * card.config.epochs;
+        self.terminal.note(&format!(
+            "training {} on {} of {}: {} epochs, {n_steps} steps{of}",
+            method.name(),
+            self.device,
+            slice.name,
+            card.config.epochs
+        ));
+        let watcher = Arc::new(Watcher { bar: self.terminal.progress("training", n_steps as u64, "steps") });
+        let execution = Execution {
+            checkpoints: self.options.checkpoints(),
+            resume: run.checkpoints().is_dir(),
+            interrupter: interrupter.clone(),
+        };
+        let weights = match method {
+            Method::Stagate => None,
+            Method::CellPatchStagate => self.start.weights(&self.model_tokens[index])?,
+        };
+        interrupt::can_save(true);
+        let outcome: SpatialOutcome<B> = train::<Autodiff<B>>(
+            device,
+            &slice.data,
+            card,
+            weights.as_ref(),
+            Arc::clone(&run),
+            execution,
+            Arc::clone(&watcher) as Arc<dyn Observer>,
+        )?;
+        watcher.bar.finish();
+        interrupt::can_save(false);
+        let Some(model) = &outcome.model else { return Err(self.interrupted(&outcome)) };
+        let embedding = model.embed(&batches, device)?;
+        if let Some(spot) = embedding.iter().position(|value| !value.is_finite()) {
+            let spot = spot * slice.n_spots() / embedding.len();
+            return Err(Failure::new(
+                Category::Input,
+                format!("the embedding of spot {} of {} is no number", slice.cell_ids[spot], slice.name),
+            )
+            .with_help("lower --learning-rate"));
+        }
+        let domains = Domains::find(self.options, slice, &embedding)?;
+        let wants_denoised = self.options.denoised.unwrap_or(false);
+        Ok(Unit {
+            slice: index,
+            method,
+            seed,
+            loss: outcome.loss.unwrap_or(f64::NAN),
+            epochs: outcome.epochs,
+            seconds: outcome.seconds,
+            denoised: wants_denoised.then(|| model.denoise(&batches, device)).transpose()?,
+            embedding,
+            domains,
+            run,
+        })
+    }
+
+    fn interrupted<B: SpatialBackend>(&self, outcome: &SpatialOutcome<B>) -> Failure {
+        let message =
+            format!("interrupted after {} steps; saved {}", outcome.steps, outcome.checkpoint.display());
+        Failure::new(Category::Interrupted, message)
+            .with_help(format!("go on with: spatial --resume --run-dir {}", self.run.path().display()))
+    }
+}
+
+/// Shows a training on the terminal.
+struct Watcher {
+    bar: Progress,
+}
+
+impl Observer for Watcher {
+    fn on_step(&self, record: &StepRecord) {
+        self.bar.update(record.step, &format!("epoch {} loss {:.4}", record.epoch, record.loss));
+    }
+
+    fn on_warning(&self, message: &str) {
+        self.bar.warn(message);
+    }
+}
