@@ -259,7 +259,7 @@ impl Observer for Lines {
                 epoch.epoch,
                 self.0.elapsed().as_secs_f64(),
                 epoch.train_loss,
-                epoch.validation_loss,
+                epoch.validation_loss.unwrap_or(f64::NAN),
                 scores.accuracy,
                 scores.macro_f1,
                 if epoch.best { " *" } else { "" }
