@@ -171,8 +171,8 @@ fn shard(set: &Set, file: &Path, init: Option<&Path>, out: &Path) -> Result<Arc<
     let options = ShardOptions {
         quality: QualityFilter { min_genes: 0, min_cells: 0 },
         choice: MatrixChoice {
-            layer: None,
             values: if set.normalized { ValuePolicy::Normalized } else { ValuePolicy::Counts },
+            ..MatrixChoice::default()
         },
         obs_columns: [LABEL].into_iter().chain(set.by).map(String::from).collect(),
         min_match: 0.0,
@@ -259,7 +259,7 @@ impl Observer for Lines {
                 epoch.epoch,
                 self.0.elapsed().as_secs_f64(),
                 epoch.train_loss,
-                epoch.validation_loss,
+                epoch.validation_loss.unwrap_or(f64::NAN),
                 scores.accuracy,
                 scores.macro_f1,
                 if epoch.best { " *" } else { "" }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cellpatch_data::{Masking, MatrixChoice, QualityFilter, ShardOptions, ValuePolicy};
+use cellpatch_data::{Masking, MatrixChoice, MousePolicy, QualityFilter, ShardOptions, ValuePolicy};
 use cellpatch_model::{CellPatchConfig, ExpressionEmbedding, Preset};
 use cellpatch_train::{CheckpointPolicy, PretrainingConfig, Schedule, ValidationSplit};
 use clap::Args;
@@ -59,6 +59,11 @@ pub(crate) struct DataOptions {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_match: Option<f64>,
+    /// What becomes of mouse genes where the vocabulary is of human ones: refused, or their symbols written in capitals,
+    /// which is an approximation [default: refuse]
+    #[arg(long, value_name = "refuse|uppercase", value_parser = ["refuse", "uppercase"], hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mouse_genes: Option<String>,
     /// Keep this obs column in the shards; repeat for more [default: the usual ones, such as cell_type and donor_id]
     #[arg(long = "obs-column", value_name = "COLUMN")]
     #[serde(rename = "obs-column", skip_serializing_if = "Option::is_none")]
@@ -258,11 +263,17 @@ impl DataOptions {
             max_cells: self.max_cells,
             max_memory: self.max_memory.map_or(default.max_memory, |mib| mib << 20),
             min_match: self.min_match.unwrap_or(if vocabulary.is_some() { 0.3 } else { 0.0 }),
+            mouse: mouse_policy(self.mouse_genes.as_deref()),
             vocabulary,
             capacity,
             ..default
         })
     }
+}
+
+/// What a flag says of mouse genes.
+pub(crate) fn mouse_policy(flag: Option<&str>) -> MousePolicy {
+    if flag == Some("uppercase") { MousePolicy::Uppercase } else { MousePolicy::Refuse }
 }
 
 /// Reads a vocabulary: Parquet, or a released JSON dictionary.

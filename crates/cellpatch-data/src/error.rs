@@ -361,7 +361,7 @@ impl Error {
             Self::NoCells { .. } => "check that the file is the one you meant".into(),
             Self::FewVariableGenes { .. } => "check that the file is the one you meant, or use all genes".into(),
             Self::FewGenesMatched { examples, .. } => format!("are these human genes? unmatched, for example: {}; check var names, or lower --min-match", list(examples)),
-            Self::OtherSpecies { .. } => "map the genes to orthologs first (Ensembl BioMart has them), or have mouse symbols written in capitals, which is an approximation (mouse genes: uppercase)".into(),
+            Self::OtherSpecies { .. } => "map the genes to orthologs first (Ensembl BioMart has them), or have mouse symbols written in capitals, which is an approximation (--mouse-genes uppercase)".into(),
             Self::VocabularyFull { .. } => "raise the model's gene capacity, or give a vocabulary and drop unknown genes".into(),
             Self::NotAShardSet { .. } => "run `shard` again: an interrupted run leaves no manifest".into(),
             Self::Parquet { .. } => "run `shard` again".into(),

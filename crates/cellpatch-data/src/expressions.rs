@@ -4,11 +4,13 @@ use std::path::Path;
 
 use crate::{
     CellBlocks, CellSource, CountBlock, ExpressionBatch, Gene, GeneMatch, GeneVocabulary, MatrixChoice,
+    MousePolicy,
     error::{Error, Result},
     masking::{KEEP, sample},
     normalize::normalize,
     open_cells,
     random::{Purpose, stream},
+    source::genes_under,
 };
 
 /// Bytes of a block of the file.
@@ -26,6 +28,8 @@ pub struct ExpressionOptions {
     pub max_input: usize,
     /// Least share of the file's genes, or of the vocabulary's, that must be found in the other, in 0..=1.
     pub min_match: f64,
+    /// What becomes of mouse genes where the vocabulary is of human ones.
+    pub mouse: MousePolicy,
     /// Most cells of a batch.
     pub batch_cells: usize,
     /// Seed of the sample.
@@ -34,7 +38,14 @@ pub struct ExpressionOptions {
 
 impl Default for ExpressionOptions {
     fn default() -> Self {
-        Self { choice: MatrixChoice::default(), max_input: 3000, min_match: 0.1, batch_cells: 1024, seed: 42 }
+        Self {
+            choice: MatrixChoice::default(),
+            max_input: 3000,
+            min_match: 0.1,
+            mouse: MousePolicy::default(),
+            batch_cells: 1024,
+            seed: 42,
+        }
     }
 }
 
@@ -57,10 +68,10 @@ impl ExpressionReader {
     /// Opens an input and matches its genes.
     ///
     /// # Errors
-    /// Those of [`open_cells`]; [`Error::FewGenesMatched`] if too few genes match.
+    /// Those of [`open_cells`]; [`Error::OtherSpecies`]; [`Error::FewGenesMatched`] if too few genes match.
     pub fn open(path: &Path, vocabulary: &GeneVocabulary, options: ExpressionOptions) -> Result<Self> {
         let source = open_cells(path, &options.choice)?;
-        let genes = source.genes()?;
+        let genes = genes_under(source.as_ref(), Some(vocabulary), options.mouse)?;
         let matched = vocabulary.match_genes(&genes);
         check_match(&genes, &matched, vocabulary.len(), options.min_match, path)?;
         let blocks = source.blocks(BLOCK_BYTES)?;

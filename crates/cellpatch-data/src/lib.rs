@@ -107,8 +107,8 @@ pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, Par
 pub use quality::{Quality, QualityFilter, QualityPass};
 pub use selection::RowSelection;
 pub use shard::{
-    CellFile, Manifest, MousePolicy, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress,
-    ShardSet, ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
+    CellFile, Manifest, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress, ShardSet,
+    ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
 };
 pub use source::{
     CellBlocks, CellDescription, CellFormat, CellSource, MatrixDescription, cell_inputs, describe_cells,
@@ -122,6 +122,6 @@ pub use table::{
 pub use unfinished_file::Existing;
 pub use variable_genes::{GeneVariability, VariableGeneOptions, VariableGenes};
 pub use vocabulary::{
-    Gene, GeneMatch, GeneReference, GeneToken, GeneVocabulary, MatchReport, MatchRow, ReferenceGene,
-    RepairedName, Species, humanize,
+    Gene, GeneMatch, GeneReference, GeneToken, GeneVocabulary, MatchReport, MatchRow, MousePolicy,
+    ReferenceGene, RepairedName, Species, humanize,
 };

@@ -166,6 +166,26 @@ impl<B: ModelBackend> Annotator<B> {
         Self { feature_norm: Some(norm), ..self }
     }
 
+    /// Whether the head reads normalised features.
+    pub fn has_feature_norm(&self) -> bool {
+        self.feature_norm.is_some()
+    }
+
+    /// The same with the mean and the deviation of given features in place of running ones, which lag behind the encoder as
+    /// long as it learns; a model without the norm stays as it is.
+    ///
+    /// - features: [cells, n_patches x d], of at least two cells
+    pub fn with_norm_of(mut self, features: Tensor<B, 2>) -> Self {
+        if let Some(norm) = &mut self.feature_norm
+            && features.dims()[0] > 1
+        {
+            let (variance, mean) = features.var_mean(0);
+            norm.running_mean = RunningState::with_id(RUNNING_MEAN.into(), mean.squeeze_dim(0));
+            norm.running_var = RunningState::with_id(RUNNING_VARIANCE.into(), variance.squeeze_dim(0));
+        }
+        self
+    }
+
     /// The same function without [`Annotator::with_feature_norm`]: the first layer takes the running mean and deviation on, up to
     /// rounding.
     pub fn fold_feature_norm(mut self) -> Self {
@@ -238,6 +258,7 @@ mod tests {
     use super::*;
     use crate::config::Preset;
     use burn::backend::{Autodiff, Flex};
+    use burn::tensor::{Distribution, Tolerance};
 
     fn config() -> AnnotatorConfig {
         AnnotatorConfig::new(Preset::Tiny.config(), 4)
@@ -306,5 +327,30 @@ mod tests {
         ] {
             assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn a_folded_norm_is_the_function_it_was() {
+        let device = Default::default();
+        let config = config();
+        let (n_patches, d) = (config.model.n_patches, config.model.embedding_dim);
+        let patches = Tensor::<Flex, 3>::random([40, n_patches, d], Distribution::Normal(5.0, 0.1), &device);
+        let plain = config.init::<Flex>(&device);
+        let features = plain.features(patches.clone());
+        assert_eq!(
+            plain.clone().with_norm_of(features.clone()).feature_norm.is_some(),
+            plain.has_feature_norm()
+        );
+
+        let normed = plain.with_feature_norm().with_norm_of(features.clone());
+        let norm = normed.feature_norm.as_ref().unwrap();
+        let (variance, mean) = norm.forward(features).var_mean(0);
+        assert!(mean.abs().max().into_scalar() < 1e-3);
+        assert!((variance - 1.0).abs().max().into_scalar() < 0.01);
+
+        let folded = normed.clone().fold_feature_norm();
+        assert!(!folded.has_feature_norm());
+        let (expected, found) = (normed.classify(patches.clone()), folded.classify(patches));
+        found.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-4));
     }
 }

@@ -4,9 +4,9 @@ pub mod plain;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::linear;
+use burn::tensor::{Tensor, TensorData};
 
 use crate::backend::ModelBackend;
 use crate::initialization;
@@ -77,6 +77,26 @@ impl<B: ModelBackend> Attention<B> {
         }
     }
 
+    /// The same with query biases by which scores grow along a direction of the memory.
+    ///
+    /// - direction: `[d]`
+    /// - steepest: what a score of the last head gains for one step in that direction, beside what the queries give it; the
+    ///   first head's gains nothing, those between them gain evenly more
+    pub(crate) fn drawn_to(self, direction: Tensor<B, 1>, steepest: f64) -> Self {
+        let ([d], device) = (direction.dims(), direction.device());
+        let head_dim = d / self.n_heads;
+        let keys = self.in_proj_weight.val().slice([d..2 * d, 0..d]);
+        let keys: Tensor<B, 2> = keys.matmul(direction.unsqueeze_dim(1)).reshape([self.n_heads, head_dim]);
+        let squares = keys.clone().powi_scalar(2).sum_dim(1).clamp_min(f32::MIN_POSITIVE);
+        let last = (self.n_heads - 1).max(1) as f32;
+        let gains: Vec<f32> = (0..self.n_heads).map(|head| steepest as f32 * head as f32 / last).collect();
+        let gains: Tensor<B, 2> = Tensor::from_data(TensorData::new(gains, [self.n_heads, 1]), &device);
+        let queries: Tensor<B, 2> = keys * gains * (head_dim as f64).sqrt() / squares;
+        let others = Tensor::zeros([2 * d], &device);
+        let bias = self.in_proj_bias.val() + Tensor::cat(vec![queries.reshape([d]), others], 0);
+        Self { in_proj_bias: Param::from_tensor(bias.detach()), ..self }
+    }
+
     /// What the queries gather from the memory.
     ///
     /// - query: [cells, queries, d], or [1, queries, d] where all cells ask the same
@@ -132,6 +152,35 @@ impl<B: ModelBackend> Attention<B> {
             query_lengths: padded(ragged.queries),
             key_lengths: padded(ragged.keys),
             dropout: if B::ad_enabled(device) { self.dropout } else { 0.0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+
+    #[test]
+    fn scores_grow_with_the_direction_they_are_drawn_to() {
+        let device = Default::default();
+        let direction: Tensor<Flex, 1> =
+            Tensor::from_floats([1.0, -2.0, 0.5, 0.3, 1.5, -0.2, 0.7, 2.0], &device);
+        let attention = Attention::new(8, 2, 0.0, &device).drawn_to(direction.clone(), 0.75);
+        // A query of zeros has no wish of its own.
+        let query = attention.in_projection(Tensor::zeros([1, 1, 8], &device), Role::Query);
+        let key = |steps: f32| {
+            let memory = (direction.clone() * steps).reshape([1, 1, 8]);
+            attention.in_projection(memory, Role::Key)
+        };
+        let scores = |steps| {
+            let product = (query.clone() * key(steps)).reshape([2, 4]).sum_dim(1) / 2.0;
+            product.into_data().iter::<f32>().collect::<Vec<_>>()
+        };
+        for (head, (far, near)) in scores(3.0).into_iter().zip(scores(1.0)).enumerate() {
+            let gain = 1.5 * head as f32;
+            assert!((far - near - gain).abs() < 1e-5, "head {head}: {far} - {near}");
         }
     }
 }

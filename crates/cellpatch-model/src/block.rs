@@ -10,6 +10,7 @@ use crate::activation::gelu;
 use crate::attention::{Attention, Ragged};
 use crate::backend::ModelBackend;
 use crate::config::CellPatchConfig;
+use crate::embedding::ExpressionLayer;
 use crate::initialization;
 use crate::linear::rows;
 use crate::operation::{AttentionSpec, Operation, primitive, tensor};
@@ -44,6 +45,18 @@ impl<B: ModelBackend> Block<B> {
                 contract: initialization::linear(config.mlp_dim, d, device),
             },
             mlp_norm: initialization::layer_norm(d, device),
+        }
+    }
+
+    /// The block that reads genes: its attention starts to grow with their values.
+    pub(crate) fn reading(config: &CellPatchConfig, values: &ExpressionLayer<B>, device: &B::Device) -> Self {
+        let block = Self::new(config, device);
+        match values.slope() {
+            Some(slope) => {
+                let attention = block.attention.drawn_to(slope, initialization::EXPRESSION_SLOPE);
+                Self { attention, ..block }
+            }
+            None => block,
         }
     }
 

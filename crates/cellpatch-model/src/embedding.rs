@@ -22,11 +22,19 @@ impl<B: Backend> ExpressionLayer<B> {
     pub(crate) fn new(kind: ExpressionEmbedding, embedding_dim: usize, device: &B::Device) -> Self {
         match kind {
             ExpressionEmbedding::Continuous => {
-                Self::Continuous(initialization::linear(1, embedding_dim, device))
+                Self::Continuous(initialization::value_embedding(embedding_dim, device))
             }
             ExpressionEmbedding::Binned { max_value } => {
                 Self::Binned(initialization::embedding(max_value + 1, embedding_dim, device))
             }
+        }
+    }
+
+    /// By how much a vector grows with the value: `[d]`; none where values are looked up.
+    pub(crate) fn slope(&self) -> Option<Tensor<B, 1>> {
+        match self {
+            Self::Continuous(layer) => Some(layer.weight.val().squeeze_dim(0)),
+            Self::Binned(_) => None,
         }
     }
 

@@ -39,12 +39,16 @@ pub struct Encoder<B: Backend> {
 impl<B: ModelBackend> Encoder<B> {
     pub(crate) fn new(config: &CellPatchConfig, device: &B::Device) -> Self {
         let d = config.embedding_dim;
+        let expression = ExpressionLayer::new(config.expression, d, device);
+        let gene_embedding = initialization::embedding(config.gene_capacity, d, device);
+        let patch_tokens = initialization::standard_normal([1, config.n_patches, d], device);
+        let cross = Block::reading(config, &expression, device);
         Self {
-            expression: ExpressionLayer::new(config.expression, d, device),
+            expression,
             expression_norm: initialization::layer_norm(d, device),
-            gene_embedding: initialization::embedding(config.gene_capacity, d, device),
-            patch_tokens: initialization::standard_normal([1, config.n_patches, d], device),
-            cross: Block::new(config, device),
+            gene_embedding,
+            patch_tokens,
+            cross,
             self_blocks: (0..config.encoder_self_blocks).map(|_| Block::new(config, device)).collect(),
             to_latent: initialization::linear(d, config.latent_dim, device),
             padding: config.padding,

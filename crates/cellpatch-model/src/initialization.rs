@@ -29,6 +29,21 @@ pub(crate) fn linear<B: Backend>(n_in: usize, n_out: usize, device: &B::Device) 
     }
 }
 
+/// How much the attention of a fresh model's last head grows with a gene's value; the first head's does not.
+///
+/// A gene of log1p-normalised value v has a weight of about exp(slope * v) in the softmax. At 0 a patch starts as a mean over
+/// the genes that a cell expresses at all, at 1 as one weighted by their normalised counts: together they tell what a linear
+/// model of expression can tell, before anything is learnt.
+pub(crate) const EXPRESSION_SLOPE: f64 = 1.5;
+
+/// `Linear(1, d)` on a value: standard normal rows as in every other embedding, and the bias of a linear layer.
+pub(crate) fn value_embedding<B: Backend>(embedding_dim: usize, device: &B::Device) -> Linear<B> {
+    Linear {
+        weight: standard_normal([1, embedding_dim], device),
+        bias: Some(uniform([embedding_dim], 1.0, device)),
+    }
+}
+
 /// A table of standard normal rows, as `torch.nn.Embedding` starts.
 pub(crate) fn embedding<B: Backend>(n_rows: usize, embedding_dim: usize, device: &B::Device) -> Embedding<B> {
     Embedding { weight: standard_normal([n_rows, embedding_dim], device) }

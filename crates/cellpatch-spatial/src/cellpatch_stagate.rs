@@ -50,7 +50,7 @@ impl<B: Backend> CellPatchInput<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Disagreement`] if there is not a token for each gene, [`Error::BadExpression`] if a token is no gene's or two
+    /// [`Error::Disagreement`](crate::Error::Disagreement) if there is not a token for each gene, [`Error::BadExpression`](crate::Error::BadExpression) if a token is no gene's or two
     /// genes share one.
     pub fn new(slice: SpatialInput<B>, tokens: impl Into<Arc<[u32]>>, gene_capacity: usize) -> Result<Self> {
         let genes = PatchGenes::new(slice.expression().clone(), tokens, gene_capacity)?;
@@ -94,7 +94,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] if a tensor is missing or of another shape.
+    /// [`Error::Model`](crate::Error::Model) if a tensor is missing or of another shape.
     pub fn with_pretrained(mut self, checkpoint: &Checkpoint) -> Result<(Self, LoadReport)> {
         let (reader, report) = checkpoint.load_into(self.reader)?;
         self.reader = reader;

@@ -1,7 +1,7 @@
 //! # cellpatch-train
 //!
-//! Pretraining of CellPatch: masked genes are predicted from the others, by mean squared error. This crate joins
-//! `cellpatch-data`, which knows no tensors, and `cellpatch-model`, which knows no cells.
+//! Training of CellPatch: pretraining, in which masked genes are predicted from the others, and annotation, in which cells are told
+//! their types. This crate joins `cellpatch-data`, which knows no tensors, and `cellpatch-model`, which knows no cells.
 //!
 //! - [`PretrainingConfig`] decides what is computed; its defaults are the paper's. Two runs with equal configurations on
 //!   equal data give equal bits on the CPU.
@@ -16,7 +16,10 @@
 //!   from, a [`TrainingSetup`] the rest; validation can be left out.
 //! - [`GeneMeans`] gives the loss a yardstick: predicting every gene's training mean. R2 is measured against it.
 //! - [`RunDirectory`] holds what a run writes; [`Observer`] watches it.
-//! - [`patch_features`] reads cells with a trained model.
+//! - [`annotate`] finetunes on the classes of an [`AnnotationData`], as an [`AnnotationConfig`] says, and keeps the model that labels the
+//!   validation cells best with an [`AnnotationCard`]; [`annotation`] has what labels cells with it, and the baselines it is
+//!   measured against.
+//! - [`embed`] and [`patch_features`] read cells with a trained model; [`AttentionByClass`] tells which genes it looks at.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -6,6 +6,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, Interrupter, TrainStep};
 
+use crate::Result;
 use crate::batches::{Batch, BatchSource};
 use crate::checkpoint::Fingerprint;
 use crate::loss::BatchLoss;
@@ -28,6 +29,19 @@ where
             Input = Batch<<Self::Source as BatchSource>::Cells>,
             Output = BatchLoss<B::InnerBackend>,
         >;
+
+    /// Makes the frozen model ready to be validated and kept.
+    ///
+    /// - `cells`: of the training source as validation would read them
+    ///
+    /// # Errors
+    /// Those of the source.
+    fn before_validation(
+        frozen: Self::Frozen,
+        _cells: &mut dyn Iterator<Item = Result<<Self::Source as BatchSource>::Cells>>,
+    ) -> Result<Self::Frozen> {
+        Ok(frozen)
+    }
 }
 
 /// When checkpoints are written, and how many stay.

@@ -349,7 +349,7 @@ where
         let n_cells = setup.validation.as_ref().map_or(0, BatchSource::n_cells);
         // Epoch 0 belongs to validation: its masks are the same after every training epoch.
         self.strategy.validation_cursor.set(0, 0);
-        let model = self.learner.model().valid();
+        let model = M::before_validation(self.learner.model().valid(), &mut setup.training.read(0, 0))?;
         let (mut sum, mut weight, mut done, mut classified) = (0.0, 0.0, 0, Vec::new());
         for batch in self.validation.iter() {
             done += M::Source::cells_in(&batch.cells);

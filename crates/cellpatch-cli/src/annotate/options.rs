@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cellpatch_data::{ExpressionOptions, Fractions, MatrixChoice, ValuePolicy};
+use cellpatch_data::{ExpressionOptions, Fractions, MatrixChoice, MousePolicy, ValuePolicy};
 use cellpatch_model::{AnnotationHead, AnnotatorConfig, CellPatchConfig};
 use cellpatch_train::annotation::ClassWeights;
 use cellpatch_train::{AnnotationConfig, CheckpointPolicy, Schedule};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::failure::{Category, Failure};
-use crate::options::PretrainOptions;
+use crate::options::{PretrainOptions, mouse_policy};
 
 /// How cells of one file, or of several, are read.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -38,6 +38,11 @@ pub(crate) struct ReadOptions {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_match: Option<f64>,
+    /// What becomes of mouse genes where the vocabulary is of human ones: refused, or their symbols written in capitals,
+    /// which is an approximation [default: refuse]
+    #[arg(long, value_name = "refuse|uppercase", value_parser = ["refuse", "uppercase"], hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mouse_genes: Option<String>,
     /// Most genes of a cell that go in; of more, a random sample [default: 3000]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +63,10 @@ impl ReadOptions {
         }
     }
 
+    pub(crate) fn mouse(&self) -> MousePolicy {
+        mouse_policy(self.mouse_genes.as_deref())
+    }
+
     /// How a file is read in its own order.
     ///
     /// - `max_input`: what the model was trained with
@@ -71,6 +80,7 @@ impl ReadOptions {
             choice: self.choice(),
             max_input: self.max_input.unwrap_or(max_input).max(1),
             min_match,
+            mouse: self.mouse(),
             seed: self.seed.unwrap_or(default.seed),
             ..default
         })

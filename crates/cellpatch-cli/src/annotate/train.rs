@@ -137,6 +137,7 @@ fn open_shards(
         obs_columns,
         max_memory: options.max_memory.map_or(default.max_memory, |mib| mib << 20),
         min_match: options.read.min_match.unwrap_or(if vocabulary.is_some() { 0.1 } else { 0.0 }),
+        mouse: options.read.mouse(),
         capacity: start.model.gene_capacity,
         vocabulary,
         ..default

@@ -93,7 +93,7 @@ fn genes_of_another_species_are_refused() {
         return;
     };
     let vocabulary = ["--vocabulary", human.to_str().unwrap(), "--min-genes", "1"];
-    fails(folder.path(), 3, &["starmap", "--min-match"], pretrain(&mouse).into_iter().chain(vocabulary));
+    fails(folder.path(), 3, &["starmap", "--mouse-genes"], pretrain(&mouse).into_iter().chain(vocabulary));
 }
 
 #[test]

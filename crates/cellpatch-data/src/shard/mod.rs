@@ -30,7 +30,7 @@ mod writer;
 pub(crate) use decode::{CellCounts, StoredCells};
 pub(crate) use encode::{element, properties, write_error};
 pub use manifest::{CellFile, Manifest, QualityCounts, RowGroupEntry, SideFile, SourceEntry, StoredValues};
-pub use options::{MousePolicy, ShardOptions, ShardProgress, ShardStage};
+pub use options::{ShardOptions, ShardProgress, ShardStage};
 pub(crate) use reader::RowGroup;
 pub use reader::ShardSet;
 pub use rows::RowTable;

@@ -31,19 +31,9 @@ pub struct ShardOptions {
     /// Rows of the gene table, padding included, when `vocabulary` is not given.
     pub capacity: usize,
     /// What becomes of files of mouse genes where `vocabulary` is of human ones.
-    pub mouse: MousePolicy,
+    pub mouse: crate::MousePolicy,
     /// Least share of a file's genes that must be in `vocabulary`, in 0..=1.
     pub min_match: f64,
-}
-
-/// What becomes of mouse genes that should be human ones.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum MousePolicy {
-    /// They are refused.
-    #[default]
-    Refuse,
-    /// Their symbols are written in capitals: an approximation, see [`humanize`](crate::humanize).
-    Uppercase,
 }
 
 impl Default for ShardOptions {
@@ -59,7 +49,7 @@ impl Default for ShardOptions {
             vocabulary: None,
             extend_vocabulary: true,
             capacity: 70_000,
-            mouse: MousePolicy::default(),
+            mouse: crate::MousePolicy::default(),
             min_match: 0.2,
         }
     }

@@ -2,14 +2,11 @@
 
 use std::path::Path;
 
-use super::{
-    manifest::SourceEntry,
-    options::{MousePolicy, ShardOptions},
-};
+use super::{manifest::SourceEntry, options::ShardOptions};
 use crate::{
-    CellSource, Gene, GeneVocabulary, Quality, QualityPass, Species,
+    CellSource, Gene, GeneVocabulary, Quality, QualityPass,
     error::{Error, Result},
-    humanize,
+    source::genes_under,
 };
 
 /// How many of the genes that were left out are named.
@@ -52,7 +49,7 @@ pub(super) fn read(
     block_bytes: usize,
     observe_cells: &mut dyn FnMut(usize),
 ) -> Result<Statistics> {
-    let genes = genes(source, options)?;
+    let genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?;
     let filter = options.quality;
     let mut pass = QualityPass::new(filter, genes.len());
     let mut totals = vec![0f64; genes.len()];
@@ -137,21 +134,6 @@ impl Statistics {
             is_log1p: false,
         })
     }
-}
-
-/// The genes of a source, those of a mouse under human names if that was asked for.
-pub(super) fn genes(source: &dyn CellSource, options: &ShardOptions) -> Result<Vec<Gene>> {
-    let genes = source.genes()?;
-    let expected = options.vocabulary.as_ref().and_then(GeneVocabulary::species);
-    let (Some(found), Some(expected)) = (Species::of(&genes), expected) else { return Ok(genes) };
-    if found.may_be(&expected) {
-        return Ok(genes);
-    }
-    let is_mouse = matches!(found, Species::Mouse | Species::Rodent) && expected == Species::Human;
-    if is_mouse && options.mouse == MousePolicy::Uppercase {
-        return Ok(humanize(&genes));
-    }
-    Err(Error::OtherSpecies { path: source.path().to_path_buf(), found, expected })
 }
 
 /// Refuses a source whose genes are mostly not in the vocabulary it was given.

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     normalize::normalize,
     random::{Purpose, stream},
-    source::open_cells,
+    source::{genes_under, open_cells},
 };
 
 /// Bytes assumed for a cell's name when the size of the spill is estimated.
@@ -101,7 +101,7 @@ fn check_inputs(
         n_cells += source.n_cells();
         if let Some(vocabulary) = &options.vocabulary {
             survey::check_match(
-                &survey::genes(source.as_ref(), options)?,
+                &genes_under(source.as_ref(), options.vocabulary.as_ref(), options.mouse)?,
                 vocabulary,
                 options.min_match,
                 path,

@@ -15,7 +15,7 @@ use crate::counts::CountBlock;
 use crate::error::{Error, Result};
 use crate::matrix::{MatrixInfo, ValueKind, ValuePolicy};
 use crate::tenx::{TenxFile, TenxFolder};
-use crate::vocabulary::Gene;
+use crate::vocabulary::{Gene, GeneVocabulary, MousePolicy, Species, humanize};
 use format::Opened;
 
 /// Blocks of consecutive cells; ends after the first error.
@@ -95,6 +95,28 @@ pub fn open_cells(path: &Path, choice: &MatrixChoice) -> Result<Box<dyn CellSour
             Ok(Box::new(tenx::TenxFolderSource::open(folder, choice)?))
         }
     }
+}
+
+/// The genes of a source by names of a vocabulary's species: those of a mouse under human names if that was asked for.
+///
+/// # Errors
+/// [`Error::OtherSpecies`] if the vocabulary is of another.
+pub(crate) fn genes_under(
+    source: &dyn CellSource,
+    vocabulary: Option<&GeneVocabulary>,
+    mouse: MousePolicy,
+) -> Result<Vec<Gene>> {
+    let genes = source.genes()?;
+    let expected = vocabulary.and_then(GeneVocabulary::species);
+    let (Some(found), Some(expected)) = (Species::of(&genes), expected) else { return Ok(genes) };
+    if found.may_be(&expected) {
+        return Ok(genes);
+    }
+    let is_mouse = matches!(found, Species::Mouse | Species::Rodent) && expected == Species::Human;
+    if is_mouse && mouse == MousePolicy::Uppercase {
+        return Ok(humanize(&genes));
+    }
+    Err(Error::OtherSpecies { path: source.path().to_path_buf(), found, expected })
 }
 
 /// Refuses values the policy does not allow.

@@ -14,7 +14,7 @@ pub use gene::Gene;
 pub(crate) use gene::ensembl_id;
 pub use reference::{GeneReference, ReferenceGene};
 pub use report::{MatchReport, MatchRow};
-pub use species::{Species, humanize};
+pub use species::{MousePolicy, Species, humanize};
 
 use crate::error::{Error, Result};
 

@@ -24,6 +24,16 @@ pub enum Species {
     Ensembl(String),
 }
 
+/// What becomes of mouse genes that should be human ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MousePolicy {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// Their symbols are written in capitals: an approximation, see [`humanize`].
+    Uppercase,
+}
+
 impl fmt::Display for Species {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

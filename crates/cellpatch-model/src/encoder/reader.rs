@@ -50,12 +50,16 @@ impl<B: ModelBackend> PatchReader<B> {
     /// are left out.
     pub fn new(config: &CellPatchConfig, device: &B::Device) -> Self {
         let d = config.embedding_dim;
+        let expression = ExpressionLayer::new(config.expression, d, device);
+        let gene_embedding = initialization::embedding(config.gene_capacity, d, device);
+        let patch_tokens = initialization::standard_normal([1, config.n_patches, d], device);
+        let cross = Block::reading(config, &expression, device);
         Self {
-            expression: ExpressionLayer::new(config.expression, d, device),
+            expression,
             expression_norm: initialization::layer_norm(d, device),
-            gene_embedding: initialization::embedding(config.gene_capacity, d, device),
-            patch_tokens: initialization::standard_normal([1, config.n_patches, d], device),
-            cross: Block::new(config, device),
+            gene_embedding,
+            patch_tokens,
+            cross,
             padding: config.padding,
         }
     }

@@ -281,7 +281,7 @@ impl Checkpoint {
     }
 
     /// The configuration of an annotating model: the one in the metadata if there is one, else what names and shapes tell.
-    /// They do not tell what the head reads, taken as [`AnnotationHead::Direct`].
+    /// They do not tell what the head reads, taken as [`AnnotationHead::Direct`](crate::AnnotationHead::Direct).
     ///
     /// # Errors
     ///

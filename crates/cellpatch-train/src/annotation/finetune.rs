@@ -100,7 +100,7 @@ impl ConfidenceCard {
         })
     }
 
-    /// Class probabilities: [classes] for logits [classes].
+    /// Class probabilities: `[classes]` for logits `[classes]`.
     pub fn probabilities(&self, logits: &[f32]) -> Vec<f64> {
         Temperature { value: self.temperature, loss_before: 0.0, loss_after: 0.0 }.probabilities(logits)
     }

@@ -13,6 +13,7 @@ use cellpatch_model::{Annotator, ModelBackend, weighted_cross_entropy};
 use super::average::approach;
 use super::cells::{LabelledBatch, LabelledCells, SeededBatch};
 use super::config::AnnotationConfig;
+use crate::Result;
 use crate::batches::mix;
 use crate::clipping::clip_global_norm;
 use crate::features::padded;
@@ -38,6 +39,9 @@ pub struct AnnotationTrainer<B: Backend> {
     #[module(skip)]
     cost: Cost,
 }
+
+/// Cells whose features give the norm's mean and deviation, where there are so many.
+const CELLS_OF_NORM: usize = 1024;
 
 /// What a batch holds in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,4 +205,37 @@ where
 {
     type Source = LabelledCells;
     type Frozen = AnnotationTrainer<B::InnerBackend>;
+
+    /// Takes mean and deviation of the features from cells with all their genes, as the averaged encoder sees them.
+    fn before_validation(
+        frozen: Self::Frozen,
+        cells: &mut dyn Iterator<Item = Result<LabelledBatch>>,
+    ) -> Result<Self::Frozen> {
+        let device = frozen.device();
+        let model = frozen.average.as_ref().unwrap_or(&frozen.model);
+        if !model.has_feature_norm() {
+            return Ok(frozen);
+        }
+        let mut features = Vec::new();
+        let mut n_cells = 0;
+        while n_cells < CELLS_OF_NORM
+            && let Some(batch) = cells.next().transpose()?
+        {
+            n_cells += batch.classes.len();
+            for part in frozen.cost.parts(&batch.cells) {
+                let input = padded(&part, &device)?;
+                features.push(model.features(model.encoder().patches(&input)));
+            }
+        }
+        if features.is_empty() {
+            return Ok(frozen);
+        }
+        let features = Tensor::cat(features, 0);
+        let AnnotationTrainer { model, average, .. } = frozen.clone();
+        let (model, average) = match average {
+            Some(average) => (model, Some(average.with_norm_of(features))),
+            None => (model.with_norm_of(features), None),
+        };
+        Ok(AnnotationTrainer { model, average, ..frozen })
+    }
 }
