@@ -30,6 +30,13 @@ where
             Output = BatchLoss<B::InnerBackend>,
         >;
 
+    /// Takes up a training whose weights and moments have been put back.
+    ///
+    /// - `n_steps`: taken before
+    fn resumed(self, _n_steps: u64) -> Self {
+        self
+    }
+
     /// Makes the frozen model ready to be validated and kept.
     ///
     /// - `cells`: of the training source as validation would read them

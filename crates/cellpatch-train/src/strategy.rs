@@ -70,7 +70,7 @@ where
         }
         checkpoint.fingerprint.check(&setup.fingerprint, &checkpoint.folder)?;
         let (model, optimizer) = restore(&checkpoint, model, optimizer, device)?;
-        (model, optimizer, reopened(checkpoint.state, setup.epochs))
+        (model.resumed(checkpoint.state.step), optimizer, reopened(checkpoint.state, setup.epochs))
     } else {
         (model, optimizer, TrainingState::start())
     };

@@ -30,6 +30,9 @@ pub struct AnnotationTrainer<B: Backend> {
     /// the weights of any one step.
     average: Option<Annotator<B>>,
     average_over: usize,
+    /// Steps taken.
+    #[module(skip)]
+    n_steps: u64,
     /// Parameters of one model.
     n_parameters: u64,
     clip_norm: Option<f32>,
@@ -94,6 +97,7 @@ impl<B: ModelBackend> AnnotationTrainer<B> {
             model: if config.freeze_encoder { model.freeze_encoder() } else { model },
             average,
             average_over: config.average_over,
+            n_steps: 0,
             n_parameters,
             clip_norm: config.clip_norm,
             label_smoothing: config.label_smoothing,
@@ -172,9 +176,10 @@ where
             None => gradients,
         };
         let (averages, n_parameters) = (self.average.is_some(), self.n_parameters);
-        // A mean over about the last n weights.
-        let share = 1.0 / self.average_over.max(1) as f64;
-        let trainer = optimizer.step(learning_rate, self, gradients);
+        let n_steps = self.n_steps + 1;
+        // A mean over about the last n weights, and before the n-th step over all that there were.
+        let share = 1.0 / n_steps.min(self.average_over as u64) as f64;
+        let trainer = Self { n_steps, ..optimizer.step(learning_rate, self, gradients) };
         if averages { approach::<B1, Self>(trainer, share, n_parameters) } else { trainer }
     }
 }
@@ -205,6 +210,10 @@ where
 {
     type Source = LabelledCells;
     type Frozen = AnnotationTrainer<B::InnerBackend>;
+
+    fn resumed(self, n_steps: u64) -> Self {
+        Self { n_steps, ..self }
+    }
 
     /// Takes mean and deviation of the features from cells with all their genes, as the averaged encoder sees them.
     fn before_validation(
