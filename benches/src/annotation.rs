@@ -63,6 +63,8 @@ struct Settings {
     #[arg(long)]
     attention_dropout: Option<f64>,
     #[arg(long)]
+    genes_per_class: Option<usize>,
+    #[arg(long)]
     gene_dropout: Option<f32>,
     #[arg(long)]
     label_smoothing: Option<f32>,
@@ -217,6 +219,9 @@ fn config(
     config.batch_size = s.batch_size.unwrap_or(config.batch_size);
     config.learning_rate = s.learning_rate.unwrap_or(config.learning_rate);
     config.weight_decay = s.weight_decay.unwrap_or(config.weight_decay);
+    if let Some(n) = s.genes_per_class {
+        config.genes_per_class = (n > 0).then_some(n);
+    }
     config.gene_dropout = s.gene_dropout.unwrap_or(config.gene_dropout);
     config.label_smoothing = s.label_smoothing.unwrap_or(config.label_smoothing);
     config.warmup_steps = s.warmup_steps.unwrap_or(config.warmup_steps);

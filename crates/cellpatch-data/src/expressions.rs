@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::{
-    CellBlocks, CellSource, CountBlock, ExpressionBatch, Gene, GeneMatch, GeneVocabulary, MatrixChoice,
-    MousePolicy,
+    CellBlocks, CellSource, CountBlock, ExpressionBatch, Gene, GeneMatch, GeneSelection, GeneToken,
+    GeneVocabulary, MatrixChoice, MousePolicy,
     error::{Error, Result},
     masking::{KEEP, sample},
     normalize::normalize,
@@ -24,6 +24,8 @@ const N_EXAMPLES: usize = 10;
 pub struct ExpressionOptions {
     /// Which matrix is read.
     pub choice: MatrixChoice,
+    /// The genes that cells are reduced to; none for all of the vocabulary's.
+    pub genes: Option<GeneSelection>,
     /// Most genes of a cell; of more, a uniform sample is taken.
     pub max_input: usize,
     /// Least share of the file's genes, or of the vocabulary's, that must be found in the other, in 0..=1.
@@ -40,6 +42,7 @@ impl Default for ExpressionOptions {
     fn default() -> Self {
         Self {
             choice: MatrixChoice::default(),
+            genes: None,
             max_input: 3000,
             min_match: 0.1,
             mouse: MousePolicy::default(),
@@ -56,6 +59,8 @@ impl Default for ExpressionOptions {
 pub struct ExpressionReader {
     source: Box<dyn CellSource>,
     matched: GeneMatch,
+    /// The token of each of the file's genes that is read.
+    tokens: Vec<Option<GeneToken>>,
     n_vocabulary: usize,
     options: ExpressionOptions,
     blocks: CellBlocks,
@@ -77,7 +82,19 @@ impl ExpressionReader {
         let blocks = source.blocks(BLOCK_BYTES)?;
         let n_vocabulary = vocabulary.len();
         let block = CountBlock { offsets: vec![0], ..CountBlock::default() };
-        Ok(Self { source, matched, n_vocabulary, options, blocks, block, next_cell: 0, failed: false })
+        let wanted = |token: GeneToken| options.genes.as_ref().is_none_or(|genes| genes.contains(token));
+        let tokens = matched.tokens.iter().map(|token| token.filter(|&token| wanted(token))).collect();
+        Ok(Self {
+            source,
+            matched,
+            tokens,
+            n_vocabulary,
+            options,
+            blocks,
+            block,
+            next_cell: 0,
+            failed: false,
+        })
     }
 
     /// What is read.
@@ -115,7 +132,7 @@ impl ExpressionReader {
         for cell in self.next_cell..end {
             let row = (self.block.first_row + cell) as u64;
             let (columns, values) = self.block.cell(cell);
-            cell_reader.read(columns, values, &self.matched.tokens, are_counts);
+            cell_reader.read(columns, values, &self.tokens, are_counts);
             cell_reader.append(row, &self.options, &mut batch);
         }
         self.next_cell = end;
@@ -180,13 +197,7 @@ struct CellReader {
 
 impl CellReader {
     /// Tokens in ascending order, values of the same token summed, and normalised if these are counts.
-    fn read(
-        &mut self,
-        columns: &[u32],
-        values: &[f32],
-        tokens: &[Option<crate::GeneToken>],
-        are_counts: bool,
-    ) {
+    fn read(&mut self, columns: &[u32], values: &[f32], tokens: &[Option<GeneToken>], are_counts: bool) {
         let mut total = 0.0;
         self.pairs.clear();
         for (&column, &value) in columns.iter().zip(values) {

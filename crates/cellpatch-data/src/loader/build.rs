@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Source;
 use crate::{
-    ExpressionBatch, MaskedBatch, Masking,
+    ExpressionBatch, GeneSelection, GeneToken, MaskedBatch, Masking,
     masking::{CellToMask, KEEP, Masker, sample},
     normalize::normalize,
     random::{Purpose, stream},
@@ -98,38 +98,70 @@ impl BuildBatch for MaskedBuilder {
     }
 }
 
+/// What of a cell is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    genes: Vec<u32>,
+    values: Vec<f32>,
+}
+
+impl Wanted {
+    fn of(&mut self, selection: &GeneSelection, genes: &[u32], values: &[f32]) -> (&[u32], &[f32]) {
+        let Self { genes: new_genes, values: new_values } = self;
+        new_genes.clear();
+        new_values.clear();
+        for (&gene, &value) in genes.iter().zip(values) {
+            if selection.contains(GeneToken(gene)) {
+                new_genes.push(gene);
+                new_values.push(value);
+            }
+        }
+        (new_genes, new_values)
+    }
+}
+
 /// Builds unmasked batches.
 #[derive(Debug)]
 pub(super) struct ExpressionBuilder {
     stored: StoredValues,
     seed: u64,
     masking: Masking,
+    genes: Option<GeneSelection>,
 }
 
 impl ExpressionBuilder {
     pub(super) fn new(source: &Arc<Source>) -> Self {
         let options = &source.options;
-        Self { stored: source.shards.manifest().values, seed: options.seed, masking: options.masking }
+        Self {
+            stored: source.shards.manifest().values,
+            seed: options.seed,
+            masking: options.masking,
+            genes: options.genes.clone(),
+        }
     }
 }
 
 impl BuildBatch for ExpressionBuilder {
     type Batch = ExpressionBatch;
-    type Scratch = (Normalizer, Vec<u32>, Vec<u8>);
+    type Scratch = (Normalizer, Wanted, Vec<u32>, Vec<u8>);
 
     fn scratch(&self) -> Self::Scratch {
-        (Normalizer::new(self.stored), Vec::new(), Vec::new())
+        (Normalizer::new(self.stored), Wanted::default(), Vec::new(), Vec::new())
     }
 
     fn build(
         &self,
         cells: &[(&StoredCells, usize)],
-        (normalizer, order, fate): &mut Self::Scratch,
+        (normalizer, wanted, order, fate): &mut Self::Scratch,
     ) -> ExpressionBatch {
         let mut batch = ExpressionBatch { offsets: vec![0], ..ExpressionBatch::default() };
         for &(stored, cell) in cells {
             let (row, genes) = (stored.rows[cell], stored.genes(cell));
             let values = normalizer.expression(stored, cell);
+            let (genes, values) = match &self.genes {
+                Some(selection) => wanted.of(selection, genes, values),
+                None => (genes, values),
+            };
             if genes.len() <= self.masking.max_input {
                 batch.genes.extend_from_slice(genes);
                 batch.values.extend_from_slice(values);

@@ -25,7 +25,7 @@ use self::{
     plan::Plan,
 };
 use crate::{
-    ExpressionBatch, MaskedBatch, Masking, RowSelection,
+    ExpressionBatch, GeneSelection, MaskedBatch, Masking, RowSelection,
     error::{Error, Result},
     shard::ShardSet,
 };
@@ -39,6 +39,8 @@ pub struct LoaderOptions {
     pub seed: u64,
     /// How cells are masked; its `max_input` also limits unmasked cells.
     pub masking: Masking,
+    /// The genes that unmasked cells are reduced to; none for all.
+    pub genes: Option<GeneSelection>,
     /// Cells that are decoded and shuffled together, at least; at least one batch. Memory grows with it: two windows
     /// are held at a time, at about 6 bytes a gene of a cell.
     pub window_cells: usize,
@@ -61,6 +63,7 @@ impl Default for LoaderOptions {
             batch_size: 512,
             seed: 0,
             masking: Masking::default(),
+            genes: None,
             window_cells: 8192,
             threads: 0,
             prefetch: 4,
@@ -137,6 +140,11 @@ impl Loader {
         &self.source.shards
     }
 
+    /// The cells that are loaded.
+    pub fn selection(&self) -> &RowSelection {
+        &self.source.selection
+    }
+
     /// How the cells are loaded.
     pub fn options(&self) -> &LoaderOptions {
         &self.source.options
@@ -171,7 +179,7 @@ impl Loader {
 
     /// Unmasked batches, for features and for training on labels; otherwise as [`Loader::epoch`].
     ///
-    /// A cell with more than [`Masking::max_input`] genes is reduced to a uniform sample, the same in every epoch.
+    /// A cell with more than [`Masking::max_input`] of the wanted genes is reduced to a uniform sample, the same in every epoch.
     pub fn expressions(&self, epoch: u64, first_batch: usize) -> Epoch<ExpressionBatch> {
         let plan = Plan::new(&self.source, epoch, first_batch);
         let builder = ExpressionBuilder::new(&self.source);

@@ -34,7 +34,7 @@ impl Rows {
     fn read(cells: &Loader, data: &AnnotationData) -> Result<Self> {
         let mut rows =
             Self { row_pointers: vec![0], genes: Vec::new(), values: Vec::new(), classes: Vec::new() };
-        for batch in cells.expressions(0, 0) {
+        for batch in data.with_all_genes(cells)?.expressions(0, 0) {
             let batch = batch?;
             let before = rows.genes.len();
             rows.row_pointers.extend(batch.offsets[1..].iter().map(|offset| before + offset));

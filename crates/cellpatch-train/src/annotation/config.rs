@@ -56,6 +56,8 @@ pub struct AnnotationConfig {
     pub class_weights: ClassWeights,
     /// Share of the wanted probability that is spread over all classes.
     pub label_smoothing: f32,
+    /// Genes by which each class is told from the others, and to which cells are reduced; none for all genes.
+    pub genes_per_class: Option<usize>,
     /// Share of a training cell's genes that are left out, others each time it is seen.
     pub gene_dropout: f32,
     /// Most genes of a cell that go in.
@@ -94,6 +96,7 @@ impl AnnotationConfig {
             average_over: 100,
             class_weights: ClassWeights::SquareRoot,
             label_smoothing: 0.0,
+            genes_per_class: Some(50),
             gene_dropout: 0.3,
             max_input: 3_000,
             epochs: 50,

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use cellpatch_analysis::metrics::ConfusionMatrix;
-use cellpatch_data::{Labels, Loader, LoaderOptions, Masking, Part, Partition, RowSelection, ShardSet};
+use cellpatch_data::{
+    GeneSelection, Labels, Loader, LoaderOptions, Masking, Part, Partition, RowSelection, ShardSet,
+};
 
 use super::config::AnnotationConfig;
+use super::markers::marker_genes;
 use crate::{Error, Result};
 
 /// Labelled cells, divided and ready to be read.
@@ -17,6 +20,7 @@ pub struct AnnotationData {
     unseen: Vec<String>,
     class_of_row: Arc<[Option<u32>]>,
     n_training: Vec<usize>,
+    genes: Option<GeneSelection>,
     training: Arc<Loader>,
     validation: Arc<Loader>,
     test: Option<Arc<Loader>>,
@@ -96,13 +100,24 @@ impl AnnotationData {
             let n_rows = shards.n_cells() as u64;
             RowSelection::from_rows(n_rows, partition.rows(part).iter().filter(is_in))
         };
-        let options = LoaderOptions {
+        let mut options = LoaderOptions {
             batch_size: config.batch_size,
             seed: config.seed,
             length_buckets: false,
             masking: Masking { max_input: config.max_input, ..Masking::default() },
             ..LoaderOptions::default()
         };
+        let genes = match config.genes_per_class {
+            Some(per_class) => {
+                let (selection, all) = (rows(Part::Train, classes.len()), options.clone());
+                let cells =
+                    Loader::new(Arc::clone(&shards), selection, LoaderOptions { shuffle: false, ..all })?;
+                let class_of = |row: u64| class_of_row[row as usize].unwrap_or_default() as usize;
+                Some(marker_genes(&cells, class_of, classes.len(), needed, per_class)?)
+            }
+            None => None,
+        };
+        options.genes.clone_from(&genes);
         let open = |part: Part, selection: RowSelection, shuffle: bool| {
             if selection.is_empty() {
                 return Err(Error::NoCellsFor { part: part.name() });
@@ -125,6 +140,7 @@ impl AnnotationData {
             unseen,
             class_of_row,
             n_training,
+            genes,
             training,
             validation,
             test,
@@ -175,6 +191,21 @@ impl AnnotationData {
         let truth: Vec<usize> = self.test_rows.iter().map(|row| self.class_of(row)).collect();
         let names: Vec<String> = self.classes.iter().chain(&self.unseen).cloned().collect();
         Ok(Some(ConfusionMatrix::new(&names, &truth, predicted)?))
+    }
+
+    /// The genes that cells are reduced to; none for all.
+    pub fn genes(&self) -> Option<&GeneSelection> {
+        self.genes.as_ref()
+    }
+
+    /// Cells of one of the loaders with all their genes, in row order.
+    ///
+    /// # Errors
+    /// Those of the loader.
+    pub fn with_all_genes(&self, cells: &Loader) -> Result<Loader> {
+        let options =
+            LoaderOptions { genes: None, shuffle: false, drop_last: false, ..cells.options().clone() };
+        Ok(Loader::new(Arc::clone(&self.shards), cells.selection().clone(), options)?)
     }
 
     /// Training cells of each class.

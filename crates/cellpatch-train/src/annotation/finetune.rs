@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use cellpatch_analysis::metrics::{Calibration, KEPT_SHARE, Temperature, UnknownThreshold};
-use cellpatch_data::{GeneVocabulary, Loader, Masking};
+use cellpatch_data::{GeneSelection, GeneVocabulary, Loader, Masking};
 use cellpatch_model::weights::{annotator_metadata, save_safetensors};
 use cellpatch_model::{Annotator, AnnotatorConfig, Checkpoint, ModelBackend};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,9 @@ pub struct AnnotationCard {
     pub label: String,
     /// The classes, in the order of the model's outputs.
     pub classes: Vec<String>,
+    /// The genes that cells are reduced to; none for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genes: Option<GeneSelection>,
     /// Most genes of a cell that go in.
     pub max_input: usize,
     /// Hash of the vocabulary whose tokens the gene embedding uses.
@@ -245,6 +248,7 @@ fn card(data: &AnnotationData, config: &AnnotationConfig, label: &str) -> Annota
         annotator: config.model.clone(),
         label: label.into(),
         classes: data.classes().to_vec(),
+        genes: data.genes().cloned(),
         max_input: config.max_input,
         vocabulary_hash: manifest.vocabulary_hash.clone(),
         vocabulary_size: manifest.n_genes as usize,
@@ -285,6 +289,7 @@ impl AnnotationCard {
             annotator,
             label: String::new(),
             classes,
+            genes: None,
             max_input: Masking::default().max_input,
             vocabulary_hash: vocabulary.map_or(String::new(), GeneVocabulary::hash),
             vocabulary_size: vocabulary.map_or(0, GeneVocabulary::len),

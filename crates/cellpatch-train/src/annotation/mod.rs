@@ -7,6 +7,7 @@ mod classify;
 mod config;
 mod data;
 mod finetune;
+mod markers;
 mod objective;
 
 pub use baselines::{BaselinePrediction, baselines};
