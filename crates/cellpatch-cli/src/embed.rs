@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cellpatch_data::{
-    EmbeddingTable, Existing, ExpressionReader, GeneToken, H5adAnnotator, MatrixSlot, MissingNames,
+    EmbeddingTable, Existing, ExpressionReader, GeneToken, H5adAnnotator, Masking, MatrixSlot, MissingNames,
     NpyMatrix, UnsValue,
 };
 use cellpatch_model::{CellPatchConfig, Encoder, ModelBackend};
@@ -149,9 +149,9 @@ impl Job<'_> {
         value: &mut Value,
     ) -> Result<(), Failure> {
         let started = std::time::Instant::now();
-        let read = self.options.read.expressions(cellpatch_data::Masking::default().max_input)?;
+        let read = self.options.read.expressions(self.named, Masking::default().max_input)?;
         let reader = ExpressionReader::open(data, &self.named.vocabulary, read)?;
-        inputs::describe_genes(self.terminal, &reader, &self.named.vocabulary)?;
+        inputs::describe_genes(self.terminal, &reader)?;
         let embedding = self.embedding();
         let width = embedding.width(self.config);
         let n_cells = reader.n_cells();

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cellpatch_data::{
-    ExpressionReader, GeneVocabulary, ShardOptions, ShardProgress, ShardSet, ShardStage, cell_inputs,
-    open_cells, write_shards,
+    ExpressionReader, ShardOptions, ShardProgress, ShardSet, ShardStage, cell_inputs, open_cells,
+    write_shards,
 };
 
 use crate::failure::{Category, Failure};
@@ -112,14 +112,10 @@ fn add_usual_columns(files: &[PathBuf], options: &mut ShardOptions) -> Result<()
 }
 
 /// Says how a file's genes were found in a model's vocabulary, and which were not.
-pub(crate) fn describe_genes(
-    terminal: &Terminal,
-    reader: &ExpressionReader,
-    vocabulary: &GeneVocabulary,
-) -> Result<(), Failure> {
+pub(crate) fn describe_genes(terminal: &Terminal, reader: &ExpressionReader) -> Result<(), Failure> {
     let matched = reader.genes();
     let mut text = format!(
-        "{}: {} cells, {} of {} genes known to the model ({} by id, {} by symbol); {} of its {} genes are not in the file",
+        "{}: {} cells, {} of {} genes known to the model ({} by id, {} by symbol); {} of the {} genes it reads are not in the file",
         reader.source().matrix(),
         reader.n_cells(),
         matched.n_matched(),
@@ -127,7 +123,7 @@ pub(crate) fn describe_genes(
         matched.by_id,
         matched.by_symbol + matched.by_folded_symbol,
         reader.n_absent(),
-        vocabulary.len(),
+        reader.n_wanted(),
     );
     if !matched.misses.is_empty() {
         let genes = reader.source().genes()?;

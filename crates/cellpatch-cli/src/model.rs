@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use cellpatch_data::GeneVocabulary;
+use cellpatch_data::{GeneSelection, GeneVocabulary};
 use cellpatch_model::Checkpoint;
+use cellpatch_train::AnnotationCard;
 
 use crate::failure::{Category, Failure};
 use crate::options::read_vocabulary;
@@ -20,6 +21,8 @@ pub(crate) struct NamedModel {
     pub checkpoint: Checkpoint,
     /// Which gene each row of the gene table is.
     pub vocabulary: GeneVocabulary,
+    /// The genes that cells were reduced to when the model was trained; none for all.
+    pub genes: Option<GeneSelection>,
 }
 
 impl NamedModel {
@@ -55,7 +58,8 @@ impl NamedModel {
                 ));
             }
         };
-        let model = Self { weights, checkpoint, vocabulary };
+        let genes = AnnotationCard::genes_in(&checkpoint.metadata);
+        let model = Self { weights, checkpoint, vocabulary, genes };
         model.check(config.gene_capacity)?;
         Ok(model)
     }

@@ -160,9 +160,17 @@ pub(crate) fn import(terminal: &Terminal, options: &ImportOptions) -> Result<(),
     }
     if let Kind::Annotating(config) = &kind {
         let told = AnnotationCard::classes_in(&checkpoint.metadata);
+        let genes = AnnotationCard::genes_in(&checkpoint.metadata);
+        if told.is_none() {
+            terminal.warn(if options.classes.is_none() {
+                "nothing says what the classes are called, nor whether cells were reduced to some genes: classes are numbered, and all genes are read"
+            } else {
+                "nothing says whether cells were reduced to some genes in training: all genes are read"
+            });
+        }
         let numbered = || (0..config.n_classes).map(|class| format!("class {class}")).collect();
         let classes = options.classes.clone().or(told).unwrap_or_else(numbered);
-        let card = AnnotationCard::imported(config.clone(), classes, vocabulary.as_ref())?;
+        let card = AnnotationCard::imported(config.clone(), classes, genes, vocabulary.as_ref())?;
         card.write(&options.out.join("model.json"))?;
     }
     checkpoint.write_safetensors(&weights)?;

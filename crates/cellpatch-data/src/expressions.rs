@@ -28,7 +28,7 @@ pub struct ExpressionOptions {
     pub genes: Option<GeneSelection>,
     /// Most genes of a cell; of more, a uniform sample is taken.
     pub max_input: usize,
-    /// Least share of the file's genes, or of the vocabulary's, that must be found in the other, in 0..=1.
+    /// Least share of the file's genes, or of the wanted ones, that must be found in the other, in 0..=1.
     pub min_match: f64,
     /// What becomes of mouse genes where the vocabulary is of human ones.
     pub mouse: MousePolicy,
@@ -61,7 +61,7 @@ pub struct ExpressionReader {
     matched: GeneMatch,
     /// The token of each of the file's genes that is read.
     tokens: Vec<Option<GeneToken>>,
-    n_vocabulary: usize,
+    n_wanted: usize,
     options: ExpressionOptions,
     blocks: CellBlocks,
     block: CountBlock,
@@ -78,23 +78,14 @@ impl ExpressionReader {
         let source = open_cells(path, &options.choice)?;
         let genes = genes_under(source.as_ref(), Some(vocabulary), options.mouse)?;
         let matched = vocabulary.match_genes(&genes);
-        check_match(&genes, &matched, vocabulary.len(), options.min_match, path)?;
-        let blocks = source.blocks(BLOCK_BYTES)?;
-        let n_vocabulary = vocabulary.len();
+        let n_wanted = options.genes.as_ref().map_or(vocabulary.len(), GeneSelection::len);
         let block = CountBlock { offsets: vec![0], ..CountBlock::default() };
         let wanted = |token: GeneToken| options.genes.as_ref().is_none_or(|genes| genes.contains(token));
-        let tokens = matched.tokens.iter().map(|token| token.filter(|&token| wanted(token))).collect();
-        Ok(Self {
-            source,
-            matched,
-            tokens,
-            n_vocabulary,
-            options,
-            blocks,
-            block,
-            next_cell: 0,
-            failed: false,
-        })
+        let tokens: Vec<Option<GeneToken>> =
+            matched.tokens.iter().map(|token| token.filter(|&token| wanted(token))).collect();
+        check_match(&genes, &matched, (&tokens, n_wanted), options.min_match, path)?;
+        let blocks = source.blocks(BLOCK_BYTES)?;
+        Ok(Self { source, matched, tokens, n_wanted, options, blocks, block, next_cell: 0, failed: false })
     }
 
     /// What is read.
@@ -107,10 +98,14 @@ impl ExpressionReader {
         &self.matched
     }
 
-    /// Genes of the vocabulary that the file does not have.
+    /// Genes that are wanted: the vocabulary's, or those of [`ExpressionOptions::genes`].
+    pub fn n_wanted(&self) -> usize {
+        self.n_wanted
+    }
+
+    /// Wanted genes that the file does not have.
     pub fn n_absent(&self) -> usize {
-        let n_found = self.matched.tokens.iter().flatten().count() - self.matched.duplicates;
-        self.n_vocabulary.saturating_sub(n_found)
+        self.n_wanted - n_different(&self.tokens)
     }
 
     /// How many cells there are.
@@ -164,21 +159,29 @@ impl Iterator for ExpressionReader {
     }
 }
 
+/// How many genes are found, each counted once.
+fn n_different(tokens: &[Option<GeneToken>]) -> usize {
+    let found: std::collections::HashSet<GeneToken> = tokens.iter().flatten().copied().collect();
+    found.len()
+}
+
+/// - wanted: the token of each of the file's genes that is wanted, and how many are wanted
 fn check_match(
     genes: &[Gene],
     matched: &GeneMatch,
-    n_vocabulary: usize,
+    (tokens, n_wanted): (&[Option<GeneToken>], usize),
     least: f64,
     path: &Path,
 ) -> Result<()> {
-    let of_vocabulary = matched.n_matched() as f64 / n_vocabulary.max(1) as f64;
-    if matched.n_matched() > 0 && matched.rate().max(of_vocabulary) >= least {
+    let n_found = n_different(tokens);
+    let of_wanted = n_found as f64 / n_wanted.max(1) as f64;
+    if n_found > 0 && matched.rate().max(of_wanted) >= least {
         return Ok(());
     }
     let examples = matched.misses.iter().take(N_EXAMPLES).map(|&column| genes[column].name().to_owned());
     Err(Error::FewGenesMatched {
         path: path.to_path_buf(),
-        matched: matched.n_matched(),
+        matched: n_found,
         n_genes: genes.len(),
         examples: examples.collect(),
     })
@@ -285,6 +288,35 @@ mod tests {
             }
         }
         assert_eq!(n_cells, 70);
+    }
+
+    #[test]
+    fn only_wanted_genes_are_read_and_enough_of_them_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cells.h5ad");
+        write_h5ad(&SyntheticConfig { n_cells: 20, n_genes: 480, ..Default::default() }, &file).unwrap();
+        let genes = open_cells(&file, &MatrixChoice::default()).unwrap().genes().unwrap();
+        let mut vocabulary = GeneVocabulary::new(600);
+        vocabulary.extend(&genes, &file).unwrap();
+        vocabulary.extend(&[Gene::new(None, Some("elsewhere"))], &file).unwrap();
+        let read = |genes: Option<GeneSelection>| {
+            ExpressionReader::open(&file, &vocabulary, ExpressionOptions { genes, ..Default::default() })
+        };
+        let all: Vec<ExpressionBatch> = read(None).unwrap().map(Result::unwrap).collect();
+        let wanted = GeneSelection::from(vec![2, 3, 5, 7, 11, 13, 481]);
+        let reader = read(Some(wanted.clone())).unwrap();
+        assert_eq!((reader.n_wanted(), reader.n_absent()), (7, 1));
+        for (all, some) in all.iter().zip(reader.map(Result::unwrap)) {
+            for cell in 0..all.n_cells() {
+                let (genes, values) = all.cell(cell);
+                let kept: Vec<(u32, f32)> = genes.iter().copied().zip(values.iter().copied()).collect();
+                let kept = kept.into_iter().filter(|&(gene, _)| wanted.contains(GeneToken(gene)));
+                let (genes, values) = some.cell(cell);
+                assert!(kept.eq(genes.iter().copied().zip(values.iter().copied())));
+            }
+        }
+        let refused = read(Some(GeneSelection::from(vec![481])));
+        assert!(matches!(refused, Err(Error::FewGenesMatched { matched: 0, .. })));
     }
 
     #[test]

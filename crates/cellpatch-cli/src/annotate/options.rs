@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::failure::{Category, Failure};
+use crate::model::NamedModel;
 use crate::options::{PretrainOptions, mouse_policy};
 
 /// How cells of one file, or of several, are read.
@@ -70,7 +71,11 @@ impl ReadOptions {
     /// How a file is read in its own order.
     ///
     /// - `max_input`: what the model was trained with
-    pub(crate) fn expressions(&self, max_input: usize) -> Result<ExpressionOptions, Failure> {
+    pub(crate) fn expressions(
+        &self,
+        model: &NamedModel,
+        max_input: usize,
+    ) -> Result<ExpressionOptions, Failure> {
         let default = ExpressionOptions::default();
         let min_match = self.min_match.unwrap_or(default.min_match);
         if !(0.0..=1.0).contains(&min_match) {
@@ -78,6 +83,7 @@ impl ReadOptions {
         }
         Ok(ExpressionOptions {
             choice: self.choice(),
+            genes: model.genes.clone(),
             max_input: self.max_input.unwrap_or(max_input).max(1),
             min_match,
             mouse: self.mouse(),
@@ -203,6 +209,10 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "SHARE", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_smoothing: Option<f32>,
+    /// Genes by which each class is told from the others, and to which cells are reduced; 0 for all genes [default: 50]
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub genes_per_class: Option<usize>,
     /// Share of a training cell's genes left out, others each time [default: 0.3]
     #[arg(long, value_name = "SHARE", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -287,6 +297,9 @@ impl TrainOptions {
             _ => config.schedule,
         };
         config.label_smoothing = self.label_smoothing.unwrap_or(config.label_smoothing);
+        if let Some(n) = self.genes_per_class {
+            config.genes_per_class = (n > 0).then_some(n);
+        }
         config.gene_dropout = self.gene_dropout.unwrap_or(config.gene_dropout);
         config.max_input = self.read.max_input.unwrap_or(config.max_input);
         config.epochs = self.epochs.unwrap_or(config.epochs);

@@ -29,9 +29,9 @@ pub(crate) fn run(terminal: &Terminal, options: &PredictOptions) -> Result<(), F
     let card = AnnotationCard::read(&named.weights.with_file_name("model.json")).map_err(|error| {
         Failure::from(error).with_help("give the run of an `annotate train`, or name its model.safetensors")
     })?;
-    let reader =
-        ExpressionReader::open(&options.data, &named.vocabulary, options.read.expressions(card.max_input)?)?;
-    inputs::describe_genes(terminal, &reader, &named.vocabulary)?;
+    let read = options.read.expressions(&named, card.max_input)?;
+    let reader = ExpressionReader::open(&options.data, &named.vocabulary, read)?;
+    inputs::describe_genes(terminal, &reader)?;
     let truth = options.label.as_deref().map(|column| truth(&reader, column, &card)).transpose()?;
     let device = options.device.unwrap_or_default().resolve(terminal)?;
     let job = Job { terminal, options, named: &named, card: &card, device };

@@ -404,6 +404,10 @@ fn configuration<B: ModelBackend>(best: &Repeat<B>) -> Vec<ConfigurationSection>
                     "Clipping",
                     config.clip_norm.map_or("none".to_owned(), |norm| format!("norm {norm}")),
                 ),
+                Fact::new(
+                    "Genes of each class",
+                    config.genes_per_class.map_or("all".to_owned(), |n| n.to_string()),
+                ),
                 Fact::new("Genes left out", format!("{:.0} %", 100.0 * config.gene_dropout)),
                 Fact::new("Class weights", format!("{:?}", config.class_weights)),
                 Fact::new("Label smoothing", config.label_smoothing),

@@ -218,8 +218,23 @@ fn weights_go_out_and_come_back_bit_for_bit() {
         let labels = format!("{layout}.csv");
         let predict = ["annotate", "predict", "--json", "--quiet", "--data", "cells.h5ad", "--model", &back];
         succeeds(folder, predict.into_iter().chain(["--out", &labels]));
-        let named = fs::read_to_string(folder.join(labels)).unwrap().contains("class 0");
+        let told = fs::read_to_string(folder.join(labels)).unwrap();
+        let named = told.contains("class 0");
         assert_eq!(named, layout == "state-dict", "a bare state dict has no names of classes");
+        let named = |table: &str| -> Vec<String> {
+            let cells = table.lines().map(|line| line.split(',').take(2).collect::<Vec<_>>().join(","));
+            cells.collect()
+        };
+        if layout != "state-dict" {
+            let predict =
+                ["annotate", "predict", "--json", "--quiet", "--data", "cells.h5ad", "--model", "run"];
+            succeeds(
+                folder,
+                predict.into_iter().chain(["--out", "before.csv", "--overwrite", "--unknown-below", "0"]),
+            );
+            let before = fs::read_to_string(folder.join("before.csv")).unwrap();
+            assert_eq!(named(&before), named(&told), "the genes that cells are reduced to come back as well");
+        }
     }
 }
 

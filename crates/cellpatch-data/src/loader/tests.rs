@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Split,
+    GeneToken, Split,
     shard::fixture::{MemorySource, options as shard_options, shards, write},
 };
 
@@ -73,6 +73,28 @@ fn batches_are_the_same_for_any_number_of_threads() {
     for threads in [2, 3, 8] {
         let options = LoaderOptions { threads, prefetch: threads, ..small() };
         assert_eq!(collect(&loader(&set, &all(&set), &options), 1, 0), reference);
+    }
+}
+
+#[test]
+fn cells_are_reduced_to_the_wanted_genes() {
+    let (_folder, set) = shards(60);
+    let set = Arc::new(set);
+    let batches = |genes: Option<GeneSelection>| -> Vec<ExpressionBatch> {
+        let options = LoaderOptions { genes, ..small() };
+        loader(&set, &all(&set), &options).expressions(0, 0).map(Result::unwrap).collect()
+    };
+    let wanted = GeneSelection::from((1..40).step_by(3).collect::<Vec<u32>>());
+    let (whole, reduced) = (batches(None), batches(Some(wanted.clone())));
+    assert!(reduced.iter().map(|batch| batch.genes.len()).sum::<usize>() > 0);
+    for (whole, reduced) in whole.iter().zip(&reduced) {
+        assert_eq!(whole.rows, reduced.rows);
+        for cell in 0..whole.n_cells() {
+            let (genes, values) = whole.cell(cell);
+            let (genes, values): (Vec<u32>, Vec<f32>) =
+                genes.iter().zip(values).filter(|(gene, _)| wanted.contains(GeneToken(**gene))).unzip();
+            assert_eq!(reduced.cell(cell), (&genes[..], &values[..]));
+        }
     }
 }
 

@@ -26,6 +26,8 @@ use crate::{Error, Result};
 
 /// Where weights' metadata hold the names of the classes, as JSON.
 const CLASSES_KEY: &str = "cellpatch.classes";
+/// Where they hold the tokens of the genes that cells are reduced to, as JSON.
+const GENES_KEY: &str = "cellpatch.genes";
 
 /// What stands beside the weights of an annotating model in `model.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -269,12 +271,14 @@ impl AnnotationCard {
     /// The card of weights from elsewhere, whose confidences nothing is known of.
     ///
     /// - classes: in the order of the model's outputs
+    /// - genes: those that cells were reduced to in training
     ///
     /// # Errors
     /// [`Error::BadOption`] if there is not one name for each class.
     pub fn imported(
         annotator: AnnotatorConfig,
         classes: Vec<String>,
+        genes: Option<GeneSelection>,
         vocabulary: Option<&GeneVocabulary>,
     ) -> Result<Self> {
         if classes.len() != annotator.n_classes {
@@ -289,7 +293,7 @@ impl AnnotationCard {
             annotator,
             label: String::new(),
             classes,
-            genes: None,
+            genes,
             max_input: Masking::default().max_input,
             vocabulary_hash: vocabulary.map_or(String::new(), GeneVocabulary::hash),
             vocabulary_size: vocabulary.map_or(0, GeneVocabulary::len),
@@ -300,15 +304,23 @@ impl AnnotationCard {
         })
     }
 
-    /// Names of the classes in the metadata of weights that [`annotate`] wrote.
+    /// The names of the classes in the metadata of weights that [`annotate`] wrote.
     pub fn classes_in(metadata: &BTreeMap<String, String>) -> Option<Vec<String>> {
         serde_json::from_str(metadata.get(CLASSES_KEY)?).ok()
+    }
+
+    /// The genes in the metadata of weights that [`annotate`] wrote; none where cells keep all of theirs.
+    pub fn genes_in(metadata: &BTreeMap<String, String>) -> Option<GeneSelection> {
+        serde_json::from_str(metadata.get(GENES_KEY)?).ok()
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = annotator_metadata(&self.annotator);
         metadata.insert("cellpatch.vocabulary_hash".to_owned(), self.vocabulary_hash.clone());
         metadata.insert(CLASSES_KEY.to_owned(), serde_json::json!(self.classes).to_string());
+        if let Some(genes) = &self.genes {
+            metadata.insert(GENES_KEY.to_owned(), serde_json::json!(genes).to_string());
+        }
         metadata
     }
 

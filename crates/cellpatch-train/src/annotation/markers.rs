@@ -109,3 +109,65 @@ fn in_turns(rankings: &[Vec<GeneToken>], n_genes: usize) -> Vec<GeneToken> {
     }
     chosen.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums of cells: class and expression of three genes, tokens 1 to 3.
+    fn sums(cells: &[(usize, [f64; 3])], n_classes: usize) -> Vec<Sums> {
+        let mut classes = vec![Sums::new(4); n_classes];
+        for (class, expression) in cells {
+            classes[*class].n_cells += 1.0;
+            for (gene, value) in expression.iter().enumerate() {
+                let [sum, squares] = &mut classes[*class].of_gene[gene + 1];
+                (*sum, *squares) = (*sum + value, *squares + value * value);
+            }
+        }
+        classes
+    }
+
+    #[test]
+    fn genes_are_ranked_by_the_difference_of_means_in_standard_errors() {
+        let cells = [
+            (0, [3.0, 1.0, 0.0]),
+            (0, [3.2, 0.0, 0.0]),
+            (0, [2.9, 2.0, 0.0]),
+            (1, [0.1, 1.0, 0.0]),
+            (1, [0.0, 0.5, 0.0]),
+            (1, [0.2, 2.5, 0.0]),
+        ];
+        let classes = sums(&cells, 2);
+        let rankings = rankings(&classes);
+        let token = GeneToken;
+        assert_eq!(rankings, [[token(1), token(2)], [token(1), token(2)]], "nobody expresses the third");
+        // Welch's t of the first gene: means 91/30 and 0.1; variances 7/300 and 0.01, of 3 cells each.
+        let (mean, error) = classes[0].mean_and_error(1, 3.0);
+        let (other_mean, other_error) = classes[1].mean_and_error(1, 3.0);
+        let t = (mean - other_mean) / (error + other_error).sqrt();
+        let expected = (91.0 / 30.0 - 0.1) / ((7.0 / 300.0 + 0.01) / 3.0_f64).sqrt();
+        assert!((t - expected).abs() < 1e-9, "{t} {expected}");
+    }
+
+    #[test]
+    fn a_rare_class_has_genes_of_its_own() {
+        let mut cells: Vec<(usize, [f64; 3])> = (0..60)
+            .map(|cell| {
+                let noise = f64::from(cell % 5) / 10.0;
+                (usize::from(cell % 2 == 0), [2.0 * f64::from(cell % 2) + noise, 1.0 + noise, noise / 4.0])
+            })
+            .collect();
+        cells.extend([(2, [1.0, 1.2, 1.9]), (2, [1.1, 1.1, 2.0])]);
+        let chosen = in_turns(&rankings(&sums(&cells, 3)), 2);
+        assert_eq!(chosen, [GeneToken(1), GeneToken(3)], "the second gene tells nothing");
+    }
+
+    #[test]
+    fn rankings_take_turns_until_there_are_enough_or_no_more() {
+        let ranking = |tokens: &[u32]| tokens.iter().copied().map(GeneToken).collect::<Vec<_>>();
+        let rankings = [ranking(&[5, 1, 2]), ranking(&[5, 9]), ranking(&[7, 5, 3, 8])];
+        assert_eq!(in_turns(&rankings, 4), ranking(&[1, 5, 7, 9]));
+        assert_eq!(in_turns(&rankings, 50), ranking(&[1, 2, 3, 5, 7, 8, 9]));
+        assert_eq!(in_turns(&[], 3), []);
+    }
+}
