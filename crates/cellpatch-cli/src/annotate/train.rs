@@ -288,8 +288,9 @@ impl Job<'_> {
             1 => String::new(),
             repeats => format!(" (repeat {} of {repeats})", index + 1),
         };
+        let genes = data.genes().map_or("all".to_owned(), |genes| genes.len().to_string());
         self.terminal.note(&format!(
-            "training on {}: {} cells of {} classes, {} for validation, {} epochs of {} steps{of}",
+            "training on {}: {} cells of {} classes, {genes} genes, {} for validation, {} epochs of {} steps{of}",
             self.device,
             data.n_training().iter().sum::<usize>(),
             data.classes().len(),
