@@ -44,6 +44,26 @@ pub(crate) fn value_embedding<B: Backend>(embedding_dim: usize, device: &B::Devi
     }
 }
 
+/// Deviation of the rows of a fresh gene table.
+///
+/// A patch is a mean over many genes' rows. Where they are as large as the patch tokens, that mean is mostly of genes that
+/// tell nothing; small rows grow where they are of use.
+const GENE_DEVIATION: f64 = 0.1;
+
+/// Rows of a fresh gene table: normal, small beside everything else. `[n_rows, embedding_dim]`
+pub(crate) fn gene_rows<B: Backend>(n_rows: usize, embedding_dim: usize, device: &B::Device) -> Tensor<B, 2> {
+    Tensor::random([n_rows, embedding_dim], Distribution::Normal(0.0, GENE_DEVIATION), device)
+}
+
+/// A fresh table of gene embeddings.
+pub(crate) fn gene_table<B: Backend>(
+    n_rows: usize,
+    embedding_dim: usize,
+    device: &B::Device,
+) -> Embedding<B> {
+    Embedding { weight: Param::from_tensor(gene_rows(n_rows, embedding_dim, device)) }
+}
+
 /// A table of standard normal rows, as `torch.nn.Embedding` starts.
 pub(crate) fn embedding<B: Backend>(n_rows: usize, embedding_dim: usize, device: &B::Device) -> Embedding<B> {
     Embedding { weight: standard_normal([n_rows, embedding_dim], device) }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use burn::config::Config;
 use burn::module::Module;
+use burn::tensor::TensorData;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Tensor, TensorData};
 
 use super::contents::{Contents, LeftOut, LeftOutKind};
 use super::fault::Fault;
@@ -18,6 +18,7 @@ use crate::backend::ModelBackend;
 use crate::config::{CellPatchConfig, ExpressionEmbedding, Padding};
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
+use crate::initialization::gene_rows;
 
 /// What PyTorch's data parallelism puts in front of names.
 const PARALLEL_PREFIX: &str = "module.";
@@ -246,8 +247,7 @@ impl Checkpoint {
         let n_kept = first_new.min(n_rows).min(capacity);
         let mut values: Vec<f32> = table.iter::<f32>().take(n_kept * d).collect();
         if capacity > n_kept {
-            let normal = Distribution::Normal(0.0, 1.0);
-            let fresh: Tensor<B, 2> = Tensor::random([capacity - n_kept, d], normal, device);
+            let fresh = gene_rows::<B>(capacity - n_kept, d, device);
             values.extend(fresh.into_data().iter::<f32>());
         }
         self.tensors.insert(GENE_TABLE.to_string(), TensorData::new(values, [capacity, d]));
