@@ -8,6 +8,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::cells::{self, CellSize};
+use crate::document::write_section;
 use crate::process::Process;
 use crate::{Result, account};
 
@@ -96,14 +97,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let measured = measure(row, options)?;
         write_rows(&mut table, row, &measured)?;
     }
-    let document = document(&table, options)?;
-    match &options.output {
-        Some(path) => Ok(fs::write(path, document)?),
-        None => {
-            println!("{document}");
-            Ok(())
+    for (heading, text) in
+        [("Speed", speed(&table, options)?), ("An account of the step", account_of_step()?)]
+    {
+        match &options.output {
+            Some(path) => write_section(path, heading, &text)?,
+            None => println!("## {heading}\n\n{text}"),
         }
     }
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "so that whoever waits knows for what")]
@@ -177,29 +179,32 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn document(table: &str, options: &Options) -> Result<String> {
+fn speed(table: &str, options: &Options) -> Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name);
     let version =
         Command::new(&options.python).args(["-c", "import torch; print(torch.__version__)"]).output()?;
     Ok(format!(
-        "# Benchmarks\n\n\
-         Written by `cargo xtask bench compare --python PATH --output docs/benchmarks.md`, on {}, {N_THREADS} threads a side, \
+        "Written by `cargo xtask bench compare --python PATH --output docs/benchmarks.md`, on {}, {N_THREADS} threads a side, \
          against PyTorch {}.\n\n\
          Both sides run as processes of their own, do each task once to warm up and then take turns, {} each; a row is the \
          median. A pretraining or annotation step is forward, backward and Adam over all weights (the gene table has \
          70,000 x 32). `best` is PyTorch as a good engineer would use it: scaled_dot_product_attention, padding masked, batches of \
          similar length, fused Adam; `table` looks keys and values up by gene; `authors` pads to the longest cell of \
          the batch and spells attention out (benches/peers/pytorch). Ours takes cells in the order they come. Ragged cells \
-         have log-normal numbers of genes around a median of 1,500 non-zero ones.\n\n{table}\n\
-         ## An account of the step\n\n\
-         32 cells of 1,000 genes and 500 targets, dropout 0.1, each part alone. Operations are those of matrix products, a \
-         multiply-add counted as two; exponentials, dropout, norms and GELU take time but count nothing. Bytes are \
-         those of inputs and outputs, read or written once.\n\n{}",
+         have log-normal numbers of genes around a median of 1,500 non-zero ones.\n\n{table}",
         cpu.map_or("an unknown processor", str::trim),
         String::from_utf8_lossy(&version.stdout).trim(),
         options.turns,
+    ))
+}
+
+fn account_of_step() -> Result<String> {
+    Ok(format!(
+        "32 cells of 1,000 genes and 500 targets, dropout 0.1, each part alone. Operations are those of matrix products, a \
+         multiply-add counted as two; exponentials, dropout, norms and GELU take time but count nothing. Bytes are those of \
+         inputs and outputs, read or written once.\n\n{}",
         account::table()?,
     ))
 }

@@ -14,6 +14,7 @@ mod account;
 mod annotation;
 mod cells;
 mod compare;
+mod document;
 mod loading;
 mod process;
 mod subject;
