@@ -28,18 +28,3 @@ fn with_section(page: &str, heading: &str, text: &str) -> String {
         None => format!("{}{section}", &page[..start]),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_section_is_replaced_and_the_others_stay() {
-        let page = with_section("# Benchmarks\n", "Speed", "fast");
-        let page = with_section(&page, "Accuracy", "good");
-        assert_eq!(page, "# Benchmarks\n\n## Speed\n\nfast\n\n## Accuracy\n\ngood\n");
-        let page = with_section(&page, "Speed", "faster\n\nstill");
-        assert_eq!(page, "# Benchmarks\n\n## Speed\n\nfaster\n\nstill\n\n## Accuracy\n\ngood\n");
-        assert_eq!(with_section(&page, "Accuracy", "good"), page);
-    }
-}
