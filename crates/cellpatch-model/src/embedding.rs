@@ -25,7 +25,7 @@ impl<B: Backend> ExpressionLayer<B> {
                 Self::Continuous(initialization::value_embedding(embedding_dim, device))
             }
             ExpressionEmbedding::Binned { max_value } => {
-                Self::Binned(initialization::embedding(max_value + 1, embedding_dim, device))
+                Self::Binned(initialization::input_table(max_value + 1, embedding_dim, device))
             }
         }
     }

@@ -36,37 +36,36 @@ pub(crate) fn linear<B: Backend>(n_in: usize, n_out: usize, device: &B::Device) 
 /// model of expression can tell, before anything is learnt.
 pub(crate) const EXPRESSION_SLOPE: f64 = 1.5;
 
-/// `Linear(1, d)` on a value: standard normal rows as in every other embedding, and the bias of a linear layer.
+/// Deviation of the fresh rows by which a gene and its value enter.
+///
+/// A patch is a mean over many genes. Where rows are as large as the patch tokens, that mean is mostly of genes that tell
+/// nothing; small rows grow where they are of use. Both are alike, or the mean value would drown which genes there are.
+const INPUT_DEVIATION: f64 = 0.1;
+
+/// `Linear(1, d)` on a value: normal rows as those of genes, and a bias no larger.
 pub(crate) fn value_embedding<B: Backend>(embedding_dim: usize, device: &B::Device) -> Linear<B> {
     Linear {
-        weight: standard_normal([1, embedding_dim], device),
-        bias: Some(uniform([embedding_dim], 1.0, device)),
+        weight: Param::from_tensor(input_rows(1, embedding_dim, device)),
+        bias: Some(uniform([embedding_dim], INPUT_DEVIATION, device)),
     }
 }
 
-/// Deviation of the rows of a fresh gene table.
-///
-/// A patch is a mean over many genes' rows. Where they are as large as the patch tokens, that mean is mostly of genes that
-/// tell nothing; small rows grow where they are of use.
-const GENE_DEVIATION: f64 = 0.1;
-
-/// Rows of a fresh gene table: normal, small beside everything else. `[n_rows, embedding_dim]`
-pub(crate) fn gene_rows<B: Backend>(n_rows: usize, embedding_dim: usize, device: &B::Device) -> Tensor<B, 2> {
-    Tensor::random([n_rows, embedding_dim], Distribution::Normal(0.0, GENE_DEVIATION), device)
+/// Fresh rows of genes or values: normal, small beside everything else. `[n_rows, embedding_dim]`
+pub(crate) fn input_rows<B: Backend>(
+    n_rows: usize,
+    embedding_dim: usize,
+    device: &B::Device,
+) -> Tensor<B, 2> {
+    Tensor::random([n_rows, embedding_dim], Distribution::Normal(0.0, INPUT_DEVIATION), device)
 }
 
-/// A fresh table of gene embeddings.
-pub(crate) fn gene_table<B: Backend>(
+/// A fresh table of embeddings of genes, or of binned values.
+pub(crate) fn input_table<B: Backend>(
     n_rows: usize,
     embedding_dim: usize,
     device: &B::Device,
 ) -> Embedding<B> {
-    Embedding { weight: Param::from_tensor(gene_rows(n_rows, embedding_dim, device)) }
-}
-
-/// A table of standard normal rows, as `torch.nn.Embedding` starts.
-pub(crate) fn embedding<B: Backend>(n_rows: usize, embedding_dim: usize, device: &B::Device) -> Embedding<B> {
-    Embedding { weight: standard_normal([n_rows, embedding_dim], device) }
+    Embedding { weight: Param::from_tensor(input_rows(n_rows, embedding_dim, device)) }
 }
 
 /// A standard normal tensor.

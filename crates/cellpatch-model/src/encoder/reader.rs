@@ -51,7 +51,7 @@ impl<B: ModelBackend> PatchReader<B> {
     pub fn new(config: &CellPatchConfig, device: &B::Device) -> Self {
         let d = config.embedding_dim;
         let expression = ExpressionLayer::new(config.expression, d, device);
-        let gene_embedding = initialization::gene_table(config.gene_capacity, d, device);
+        let gene_embedding = initialization::input_table(config.gene_capacity, d, device);
         let patch_tokens = initialization::standard_normal([1, config.n_patches, d], device);
         let cross = Block::reading(config, &expression, device);
         Self {

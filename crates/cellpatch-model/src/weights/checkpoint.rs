@@ -18,7 +18,7 @@ use crate::backend::ModelBackend;
 use crate::config::{CellPatchConfig, ExpressionEmbedding, Padding};
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
-use crate::initialization::gene_rows;
+use crate::initialization::input_rows;
 
 /// What PyTorch's data parallelism puts in front of names.
 const PARALLEL_PREFIX: &str = "module.";
@@ -247,7 +247,7 @@ impl Checkpoint {
         let n_kept = first_new.min(n_rows).min(capacity);
         let mut values: Vec<f32> = table.iter::<f32>().take(n_kept * d).collect();
         if capacity > n_kept {
-            let fresh = gene_rows::<B>(capacity - n_kept, d, device);
+            let fresh = input_rows::<B>(capacity - n_kept, d, device);
             values.extend(fresh.into_data().iter::<f32>());
         }
         self.tensors.insert(GENE_TABLE.to_string(), TensorData::new(values, [capacity, d]));
