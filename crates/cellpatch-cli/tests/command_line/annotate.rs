@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::bad_input::fails;
 use crate::{json, run};
 
-const TRAIN: [&str; 16] = [
+const TRAIN: [&str; 20] = [
     "annotate",
     "train",
     "--quiet",
@@ -22,6 +22,10 @@ const TRAIN: [&str; 16] = [
     "tiny",
     "--epochs",
     "3",
+    "--learning-rate",
+    "1e-2",
+    "--warmup-steps",
+    "0",
     "--max-input",
     "150",
     "--run-dir",

@@ -115,8 +115,9 @@ fn it_is_the_plain_model_with_every_gradient() {
     ];
     for config in configs {
         // Padding that is attended is one gene thousands of times: sums of terms that cancel each other, which the plain
-        // operations take in single precision.
-        let tolerance = if config.padding == Padding::Attended { 2e-4 } else { 1e-5 };
+        // operations take in single precision. Rows of a fresh table are small, and the norms behind them make their rounding
+        // as much larger as they make them.
+        let tolerance = if config.padding == Padding::Attended { 2e-4 } else { 3e-5 };
         let model = model(config.clone());
         for (seed, (n_genes, n_targets)) in ragged.into_iter().enumerate() {
             let cells = cells(n_genes, n_targets, seed as u64);
