@@ -112,8 +112,9 @@ impl Case {
             for ((&gene, &value), row) in
                 tokens.genes.iter().zip(&tokens.values).zip(rows.chunks_exact_mut(d))
             {
-                for h in 0..d {
-                    row[h] = self.embeddings[gene as usize * d + h] + value * self.slope[h];
+                let embedding = &self.embeddings[gene as usize * d..][..d];
+                for ((number, embedding), slope) in row.iter_mut().zip(embedding).zip(&self.slope) {
+                    *number = embedding + value * slope;
                 }
             }
         }
