@@ -221,7 +221,7 @@ fn weights_go_out_and_come_back_bit_for_bit() {
         assert_eq!(tensors("run/model.safetensors"), tensors(&format!("{back}/model.safetensors")));
         let labels = format!("{layout}.csv");
         let predict = ["annotate", "predict", "--json", "--quiet", "--data", "cells.h5ad", "--model", &back];
-        succeeds(folder, predict.into_iter().chain(["--out", &labels]));
+        succeeds(folder, predict.into_iter().chain(["--max-input", "500", "--out", &labels]));
         let told = fs::read_to_string(folder.join(labels)).unwrap();
         let numbered = told.contains(",class ");
         assert_eq!(numbered, layout == "state-dict", "a bare state dict has no names of classes");
@@ -234,7 +234,15 @@ fn weights_go_out_and_come_back_bit_for_bit() {
                 ["annotate", "predict", "--json", "--quiet", "--data", "cells.h5ad", "--model", "run"];
             succeeds(
                 folder,
-                predict.into_iter().chain(["--out", "before.csv", "--overwrite", "--unknown-below", "0"]),
+                predict.into_iter().chain([
+                    "--max-input",
+                    "500",
+                    "--out",
+                    "before.csv",
+                    "--overwrite",
+                    "--unknown-below",
+                    "0",
+                ]),
             );
             let before = fs::read_to_string(folder.join("before.csv")).unwrap();
             assert_eq!(named(&before), named(&told), "the genes that cells are reduced to come back as well");
