@@ -106,14 +106,25 @@ impl Case {
             .unwrap_or_else(|| panic!("no {pointer} in the manifest"))
     }
 
+    pub(crate) fn numbers(&self, field: &str) -> Vec<f64> {
+        let numbers = self.entry[field].as_array().unwrap();
+        numbers.iter().map(|number| number.as_f64().unwrap()).collect()
+    }
+
     pub(crate) fn losses(&self) -> Vec<f64> {
-        let losses = self.entry["loss_before_each_step_then_final"].as_array().unwrap();
-        losses.iter().map(|loss| loss.as_f64().unwrap()).collect()
+        self.numbers("loss_before_each_step_then_final")
     }
 
     pub(crate) fn unused_parameters(&self) -> Vec<String> {
         let names = self.entry["unused_parameters"].as_array().unwrap();
         names.iter().map(|name| name.as_str().unwrap().to_string()).collect()
+    }
+
+    pub(crate) fn text(&self, pointer: &str) -> &str {
+        self.entry
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_else(|| panic!("no {pointer} in the manifest"))
     }
 
     pub(crate) fn flag(&self, pointer: &str) -> bool {

@@ -1,4 +1,4 @@
-//! The model's numbers against PyTorch's, on every backend compiled in.
+//! The models' numbers against PyTorch's, on every backend compiled in.
 //!
 //! `tests/golden` holds what our own PyTorch computed in double precision, and `manifest.json` the tolerances that
 //! follow from what single precision does to the same computation there.
@@ -15,6 +15,7 @@ mod checkpoint;
 mod device;
 mod golden;
 mod pretraining;
+mod spatial;
 mod training;
 mod units;
 
@@ -79,6 +80,38 @@ macro_rules! parity {
             #[test]
             fn a_pytorch_checkpoint_predicts_what_it_predicted_there() {
                 run(|device| crate::checkpoint::check::<Inner>(device, $slack));
+            }
+
+            #[test]
+            fn stagate_with_tied_weights_is_pytorchs() {
+                run(|device| crate::spatial::stagate::check::<Inner>("stagate_tied", device, $slack));
+            }
+
+            #[test]
+            fn stagate_with_shared_storage_is_pytorchs() {
+                run(|device| crate::spatial::stagate::check::<Inner>("stagate_released", device, $slack));
+            }
+
+            #[test]
+            fn cellpatch_stagate_with_tied_weights_is_pytorchs() {
+                run(|device| {
+                    crate::spatial::cellpatch_stagate::check::<Inner>(
+                        "cellpatch_stagate_tied",
+                        device,
+                        $slack,
+                    )
+                });
+            }
+
+            #[test]
+            fn cellpatch_stagate_with_shared_storage_is_pytorchs() {
+                run(|device| {
+                    crate::spatial::cellpatch_stagate::check::<Inner>(
+                        "cellpatch_stagate_released",
+                        device,
+                        $slack,
+                    )
+                });
             }
 
             fn run(test: impl FnOnce(&burn::tensor::Device<Inner>)) {

@@ -60,7 +60,7 @@ pub(crate) fn check_weights<B: Backend, M: Module<B>>(
 }
 
 /// Gradients under their parameters' released names; a parameter without one is left out.
-fn gradients_by_name<B: AutodiffBackend, M: Module<B>>(
+pub(crate) fn gradients_by_name<B: AutodiffBackend, M: Module<B>>(
     model: &M,
     gradients: &B::Gradients,
 ) -> BTreeMap<String, TensorData> {

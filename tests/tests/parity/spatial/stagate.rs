@@ -4,11 +4,10 @@ use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use cellpatch_spatial::{SpatialBackend, SpatialInput, StagateConfig};
 
-use crate::golden::{Golden, assert_within, largest_difference};
-use crate::training::check_training;
+use super::SpatialGolden;
 
 pub(crate) fn check<B: SpatialBackend>(case: &str, device: &B::Device, slack: f64) {
-    let golden = Golden::read(case);
+    let golden = SpatialGolden::read(case, slack);
     let config = StagateConfig::new(golden.size("/config/dims/0"))
         .with_hidden_dim(golden.size("/config/dims/1"))
         .with_latent_dim(golden.size("/config/dims/2"))
@@ -22,12 +21,11 @@ pub(crate) fn check<B: SpatialBackend>(case: &str, device: &B::Device, slack: f6
     let input = SpatialInput::<B>::new(graph.clone(), expression.clone(), device).unwrap();
     let valid = model.valid();
     let output = valid.forward(&input);
-    golden.assert_output("latent", &output.latent.into_data(), slack);
-    golden.assert_output("latent", &valid.latent(&input).into_data(), slack);
-    golden.assert_output("recon", &output.reconstruction.into_data(), slack);
-    let difference = largest_difference(&valid.attention(&input).into_data(), &golden.edge_weights(&graph));
-    assert_within("alpha", difference, golden.number("/abs_tolerance/out") * slack);
+    golden.assert_output("latent", &output.latent.into_data());
+    golden.assert_output("latent", &valid.latent(&input).into_data());
+    golden.assert_output("recon", &output.reconstruction.into_data());
+    golden.assert_edge_weights(&graph, &valid.attention(&input).into_data());
 
     let input = SpatialInput::<Autodiff<B>>::new(graph, expression, device).unwrap();
-    check_training(model, |model| model.loss(&input), &golden, slack);
+    golden.check_training(model, |model| model.loss(&input));
 }

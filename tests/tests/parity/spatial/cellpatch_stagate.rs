@@ -6,11 +6,10 @@ use burn::tensor::backend::Backend;
 use cellpatch_model::CellPatchConfig;
 use cellpatch_spatial::{CellPatchInput, CellPatchStagateConfig, GenesRead, SpatialBackend, SpatialInput};
 
-use crate::golden::Golden;
-use crate::training::check_training;
+use super::SpatialGolden;
 
 pub(crate) fn check<B: SpatialBackend>(case: &str, device: &B::Device, slack: f64) {
-    let golden = Golden::read(case);
+    let golden = SpatialGolden::read(case, slack);
     let cell_patch = CellPatchConfig::new()
         .with_gene_capacity(golden.size("/config/max_gene_num"))
         .with_embedding_dim(golden.size("/config/embedding_dim"))
@@ -32,22 +31,22 @@ pub(crate) fn check<B: SpatialBackend>(case: &str, device: &B::Device, slack: f6
     let input = input::<B>(&golden, device);
     let valid = model.valid();
     let output = valid.forward(&input);
-    let patches = valid.patches(&input).reshape(golden.data("out/patch").shape.dims::<3>());
-    golden.assert_output("patch", &patches.into_data(), slack);
-    golden.assert_output("features", &valid.features(&input).into_data(), slack);
-    golden.assert_output("latent", &output.latent.into_data(), slack);
-    golden.assert_output("latent", &valid.latent(&input).into_data(), slack);
-    golden.assert_output("recon_features", &valid.reconstructed_features(&input).into_data(), slack);
-    golden.assert_output("recon", &output.reconstruction.into_data(), slack);
+    let patches = valid.patches(&input).reshape(golden.golden.data("out/patch").shape.dims::<3>());
+    golden.assert_output("patch", &patches.into_data());
+    golden.assert_output("features", &valid.features(&input).into_data());
+    golden.assert_output("latent", &output.latent.into_data());
+    golden.assert_output("latent", &valid.latent(&input).into_data());
+    golden.assert_output("recon_features", &valid.reconstructed_features(&input).into_data());
+    golden.assert_output("recon", &output.reconstruction.into_data());
 
     let input = self::input::<Autodiff<B>>(&golden, device);
-    check_training(model, |model| model.loss(&input), &golden, slack);
+    golden.check_training(model, |model| model.loss(&input));
 }
 
-fn input<B: Backend>(golden: &Golden, device: &B::Device) -> CellPatchInput<B> {
+fn input<B: Backend>(golden: &SpatialGolden, device: &B::Device) -> CellPatchInput<B> {
     let expression = golden.expression("in/counts");
     let n_genes = expression.n_genes();
-    let genes: Vec<u32> = golden.values("in/genes").iter().map(|&token| token as u32).collect();
+    let genes: Vec<u32> = golden.golden.values("in/genes").iter().map(|&token| token as u32).collect();
     assert!(genes.chunks(n_genes).all(|row| *row == genes[..n_genes]), "all spots are given the same genes");
     let slice = SpatialInput::new(golden.graph(), expression, device).unwrap();
     let capacity = golden.size("/config/max_gene_num");
