@@ -137,7 +137,7 @@ pub use figure::{
 pub use graph::NeighborGraph;
 pub use leiden::{Leiden, LeidenOptions, Quality};
 pub use mixture::{GaussianMixture, MixtureChoice, MixtureOptions, MixtureStart, ScoredComponents};
-pub use neighbors::{Metric, Neighbors};
+pub use neighbors::{KdTree, Metric, NearPlace, Neighbors};
 pub use pca::Pca;
 pub use report::{
     AnnotationMap, AnnotationReport, AttendedGenes, CalibrationFacts, CellMap, ClassCells,

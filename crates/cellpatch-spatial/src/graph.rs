@@ -5,7 +5,6 @@
 //! along z, as in STAGATE's three-dimensional mode.
 
 mod build;
-pub(crate) mod kd_tree;
 mod statistics;
 
 use std::sync::Arc;

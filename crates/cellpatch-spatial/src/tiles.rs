@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use cellpatch_analysis::KdTree;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::expression::Expression;
-use crate::graph::kd_tree::KdTree;
 use crate::graph::{Position, SpatialGraph};
 use crate::input::Slice;
 

@@ -3,12 +3,17 @@
 mod search;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use rayon::prelude::*;
 
-use self::search::Search;
+use self::search::{Near, Search};
+pub use self::tree::{KdTree, NearPlace};
 use crate::cells::Cells;
 use crate::error::{Error, Result};
+
+/// Places in a leaf of the tree.
+const LEAF: usize = 8;
 
 /// How far apart two cells are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,7 +32,8 @@ pub enum Metric {
 /// every cell that its error bound cannot rule out, and distances in double precision decide among those. Equally
 /// near cells come in the order of their numbers. So the result does not depend on threads or block sizes.
 ///
-/// The cost is one multiplication for each pair of cells and feature.
+/// The cost is one multiplication for each pair of cells and feature; cells of two features, places in the plane, go
+/// through a [`KdTree`] where distance is Euclidean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbors {
     n_cells: usize,
@@ -84,6 +90,9 @@ impl Neighbors {
         let n_cells = queries.n_cells();
         let found = match taken {
             0 => Vec::new(),
+            _ if metric == Metric::Euclidean && queries.n_features() == 2 => {
+                in_plane(queries, references, taken, leave_out_self)
+            }
             _ => Search::new(queries, references, metric).nearest(taken, leave_out_self),
         };
         let (indices, distances) = found.into_iter().map(|near| (near.cell, near.distance as f32)).unzip();
@@ -142,4 +151,19 @@ impl Neighbors {
         let n_alike: usize = (0..self.n_cells).map(alike).sum();
         Ok(n_alike as f64 / self.indices.len().max(1) as f64)
     }
+}
+
+/// As [`Search::nearest`], for Euclidean distances between cells of two features.
+fn in_plane(queries: Cells<'_>, references: Cells<'_>, taken: usize, leave_out_self: bool) -> Vec<Near> {
+    let place = |cell: &[f32]| [f64::from(cell[0]), f64::from(cell[1])];
+    let places: Vec<[f64; 2]> = references.iter().map(place).collect();
+    let tree = KdTree::new(&places, LEAF);
+    let near = |near: NearPlace| Near { cell: near.place, distance: near.squared.sqrt() };
+    (0..queries.n_cells())
+        .into_par_iter()
+        .flat_map_iter(|query| {
+            let itself = leave_out_self.then_some(query as u32);
+            tree.nearest(place(queries.cell(query)), taken, itself).into_iter().map(near)
+        })
+        .collect()
 }

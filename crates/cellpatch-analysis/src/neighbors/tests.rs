@@ -137,3 +137,31 @@ fn what_cannot_be_searched_is_refused() {
         Err(Error::NotFinite { cell: 2, feature: 0, .. })
     ));
 }
+
+#[test]
+fn places_in_the_plane_have_the_neighbours_of_the_definition() {
+    let mut noise = Noise::new(8);
+    let scattered: Vec<f32> = (0..2 * 400).map(|_| noise.normal() as f32).collect();
+    // A grid is full of ties, and every place of it holds two spots.
+    let grid: Vec<f32> = (0..400).flat_map(|spot| [(spot / 2 % 20) as f32, (spot / 40) as f32]).collect();
+    for values in [&scattered, &grid] {
+        let cells = Cells::new(values, 400, 2).unwrap();
+        let found = Neighbors::within(cells, 9, Metric::Euclidean).unwrap();
+        let all = by_definition(cells, cells, 400, Metric::Euclidean);
+        for (cell, all) in all.iter().enumerate() {
+            let others: Vec<u32> =
+                all.iter().copied().filter(|near| *near as usize != cell).take(9).collect();
+            assert_eq!(found.of(cell), others, "cell {cell}");
+        }
+        let queries = Cells::new(&values[..60], 30, 2).unwrap();
+        let found = Neighbors::between(queries, cells, 9, Metric::Euclidean).unwrap();
+        for (query, all) in all.iter().take(30).enumerate() {
+            assert_eq!(found.of(query), &all[..9]);
+            let [x, y] = [0, 1].map(|axis| {
+                let near = cells.cell(found.of(query)[8] as usize)[axis];
+                f64::from(near) - f64::from(queries.cell(query)[axis])
+            });
+            assert_eq!(found.distances(query)[8], x.hypot(y) as f32);
+        }
+    }
+}

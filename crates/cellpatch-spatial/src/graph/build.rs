@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use cellpatch_analysis::KdTree;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::kd_tree::KdTree;
 use super::{NeighborStatistics, Position, SpatialGraph};
 use crate::error::{Error, Result};
 
@@ -122,21 +122,21 @@ pub fn stack(slices: &[&[Position]], within: Neighborhood, between: Option<f64>)
             match within {
                 Neighborhood::Radius(radius) => {
                     trees[slice].within(positions[spot], radius * radius, &mut |near| {
-                        list.push((firsts[slice] + near.spot as usize) as u32);
+                        list.push((firsts[slice] + near.place as usize) as u32);
                     })
                 }
                 Neighborhood::Nearest(k) => list.extend(
                     trees[slice]
-                        .nearest(spot, k)
+                        .nearest(positions[spot], k, Some(spot as u32))
                         .iter()
-                        .map(|near| (firsts[slice] + near.spot as usize) as u32),
+                        .map(|near| (firsts[slice] + near.place as usize) as u32),
                 ),
             }
             if let Some(radius) = between {
                 let adjacent = [slice.checked_sub(1), Some(slice + 1).filter(|&next| next < slices.len())];
                 for other in adjacent.into_iter().flatten() {
                     trees[other].within(positions[spot], radius * radius, &mut |near| {
-                        list.push((firsts[other] + near.spot as usize) as u32);
+                        list.push((firsts[other] + near.place as usize) as u32);
                     });
                 }
             }
@@ -225,7 +225,9 @@ fn suggested_radius(trees: &[KdTree<'_>], slices: &[&[Position]]) -> f64 {
     let mut distances = Vec::new();
     for (positions, tree) in slices.iter().zip(trees) {
         distances.par_extend(sample(positions.len()).filter_map(|spot| {
-            tree.nearest(spot, SUGGESTED_NEIGHBORS).last().map(|near| near.squared.sqrt())
+            tree.nearest(positions[spot], SUGGESTED_NEIGHBORS, Some(spot as u32))
+                .last()
+                .map(|near| near.squared.sqrt())
         }));
     }
     distances.sort_unstable_by(f64::total_cmp);
