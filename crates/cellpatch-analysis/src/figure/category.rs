@@ -1,12 +1,18 @@
 //! Points by label, and the legend of the labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::frame::ROW;
 use super::palette::{Mark, N_MARKS, ONLY, Shape};
 use super::scatter::ScatterPoint;
 use super::svg::{Anchor, Role, Svg, text_width};
 use crate::number::grouped;
+
+/// More points of a category than this are drawn on a grid of the figure's unit, each square once: nobody sees finer, and a
+/// picture of a million cells stays a few megabytes.
+const MOST_MARKS: usize = 20_000;
+/// Radius of a mark that covers its square.
+const SQUARE: f64 = 0.71;
 
 /// Some points that look alike.
 #[derive(Debug)]
@@ -67,11 +73,15 @@ impl<'a> Category<'a> {
         radius: f64,
         opacity: f64,
     ) {
-        let mark = |point: &&ScatterPoint| {
-            let (x, y) = place(point);
-            self.mark.shape.path(x, y, radius)
+        let places = self.points.iter().map(|point| place(point));
+        let (path, radius): (String, f64) = if self.points.len() > MOST_MARKS {
+            let radius = radius.max(SQUARE);
+            let squares: BTreeSet<_> = places.map(|(x, y)| (x.floor() as i32, y.floor() as i32)).collect();
+            let mark = |(x, y)| self.mark.shape.path(f64::from(x) + 0.5, f64::from(y) + 0.5, radius);
+            (squares.into_iter().map(mark).collect(), radius)
+        } else {
+            (places.map(|(x, y)| self.mark.shape.path(x, y, radius)).collect(), radius)
         };
-        let path: String = self.points.iter().map(mark).collect();
         svg.open_group(
             &format!("{} ({})", self.name, grouped(self.points.len() as u64)),
             &format!(r#"opacity="{opacity}""#),

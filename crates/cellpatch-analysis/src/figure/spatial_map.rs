@@ -68,8 +68,8 @@ pub struct SpatialPanel {
 
 /// Slices of tissue side by side, to the same scale in both directions, with y downwards as in the microscope's image.
 ///
-/// Every panel shows all of its own spots. The forty most frequent labels of each get a mark of their own, as in a
-/// [`Scatter`](super::Scatter).
+/// Every panel shows all of its own spots, a label of more than 20,000 by the squares they fall into. The forty most
+/// frequent labels of each get a mark of their own, as in a [`Scatter`](super::Scatter).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SpatialMap {
     /// What the figure shows.
@@ -369,5 +369,17 @@ mod tests {
         }
         let one = svg(vec![labelled(&[(5.0, 5.0, "<b>")])]);
         assert!(one.contains("&lt;b&gt;") && !one.contains("NaN") && !one.contains("inf"), "{one}");
+    }
+
+    #[test]
+    fn a_million_spots_are_a_picture_that_can_be_opened() {
+        let spot = |at: usize| {
+            let (x, y) = (at % 1_000, at / 1_000);
+            (x as f64, y as f64, if x < 500 { "left" } else { "right" })
+        };
+        let many: Vec<_> = (0..1_000_000).map(spot).collect();
+        let svg = svg(vec![labelled(&many)]);
+        assert!(svg.len() < 20_000_000, "{} bytes", svg.len());
+        assert!(svg.contains("left (500,000)"), "the legend counts all of them");
     }
 }
