@@ -17,6 +17,7 @@ mod compare;
 mod document;
 mod loading;
 mod process;
+mod slices;
 mod subject;
 mod training;
 

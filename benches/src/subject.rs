@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::Result;
 use crate::cells;
+use crate::slices;
 use crate::training::{Annotating, Pretraining};
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -18,6 +19,8 @@ pub(crate) enum Task {
     Pretrain,
     Infer,
     Annotate,
+    Stagate,
+    CellpatchStagate,
 }
 
 #[derive(Args)]
@@ -34,22 +37,27 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let batches = cells::batches(&cells::read(&options.cells)?, options.batch);
+    let sizes = cells::read(&options.cells)?;
+    // Of a slice, whose spots have the same genes.
+    let (n_spots, n_genes) = (sizes.len(), sizes.first().map_or(0, |size| size.n_genes));
+    let batches = || cells::batches(&sizes, options.batch);
     match options.task {
         Task::Pretrain => {
-            let mut training = Pretraining::new(options.dropout)?;
+            let (batches, mut training) = (batches(), Pretraining::new(options.dropout)?);
             answer(|| batches.iter().for_each(|batch| training.step(batch.clone())))
         }
         Task::Annotate => {
             let mut annotating = Annotating::new(options.dropout);
-            let inputs: Vec<_> = batches.iter().map(input).collect::<Result<_>>()?;
+            let inputs: Vec<_> = batches().iter().map(input).collect::<Result<_>>()?;
             answer(|| inputs.iter().for_each(|batch| annotating.step(batch)))
         }
         Task::Infer => {
             let model: CellPatch<Flex> = Preset::Paper.config().init(&Default::default());
-            let inputs: Vec<_> = batches.iter().map(input).collect::<Result<_>>()?;
+            let inputs: Vec<_> = batches().iter().map(input).collect::<Result<_>>()?;
             answer(|| inputs.iter().for_each(|batch| drop(model.latent(model.patches(batch)))))
         }
+        Task::Stagate => answer(slices::stagate(n_spots, n_genes)?),
+        Task::CellpatchStagate => answer(slices::cellpatch_stagate(n_spots, n_genes, options.dropout)?),
     }
 }
 

@@ -1,7 +1,8 @@
 """One task in PyTorch, on request: reads lines from standard input, does the task once for each, answers with seconds.
 
 At the end of input it answers with its peak memory. Cells come as lines "genes targets" of a file, so that both sides of a
-comparison have the same; which genes, and what values, is random and does not matter to the time.
+comparison have the same; which genes, and what values, is random and does not matter to the time. For the spatial models
+a line is a spot, and its genes are those of the slice.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from model import Annotator, Encoder, Implementation, Pretraining, masked_mean_squared_error
+from slices import epochs
 
 N_CLASSES = 11
+SPATIAL = ["stagate", "cellpatch-stagate"]
 
 
 def make_cells(lengths: np.ndarray) -> list[tuple[torch.Tensor, ...]]:
@@ -46,6 +49,9 @@ def optimizer(model: torch.nn.Module, best: bool, rate: float, decay: float) -> 
 def task(arguments: argparse.Namespace):
     implementation = Implementation(arguments.implementation)
     best = implementation is not Implementation.AUTHORS
+    if arguments.task in SPATIAL:
+        sizes = np.loadtxt(arguments.cells, dtype=int, ndmin=2)
+        return epochs(arguments.task, implementation, len(sizes), int(sizes[0, 0]), arguments.dropout)
     cells = make_cells(np.loadtxt(arguments.cells, dtype=int, ndmin=2))
     batches = make_batches(cells, arguments.batch, by_length=best)
 
@@ -87,7 +93,7 @@ def task(arguments: argparse.Namespace):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", choices=["pretrain", "infer", "annotate"], required=True)
+    parser.add_argument("--task", choices=["pretrain", "infer", "annotate", *SPATIAL], required=True)
     parser.add_argument("--implementation", choices=[i.value for i in Implementation], required=True)
     parser.add_argument("--cells", required=True, help="a file with a line 'genes targets' for each cell")
     parser.add_argument("--batch", type=int, required=True)

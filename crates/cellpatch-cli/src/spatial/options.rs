@@ -70,7 +70,7 @@ pub(crate) struct SpatialOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compare: Option<bool>,
     /// Where CellPatch's first layer starts: a run, a .safetensors or .pth file, or none [default: none]
-    #[arg(long, value_name = "RUN|FILE|none", help_heading = "Model")]
+    #[arg(long, visible_alias = "model", value_name = "RUN|FILE|none", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// Gene tokens of --init: a vocabulary.parquet or gene2tok.json[.gz] [default: what lies beside it]
@@ -80,7 +80,7 @@ pub(crate) struct SpatialOptions {
     /// With --init: what becomes of mouse genes where the model knows human ones, refuse or uppercase (their symbols in capitals, an approximation) [default: refuse]
     #[arg(long, value_name = "refuse|uppercase", value_parser = ["refuse", "uppercase"], hide_possible_values = true, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mouse: Option<String>,
+    pub mouse_genes: Option<String>,
     /// Without --init: the model, paper or tiny [default: paper]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -111,7 +111,7 @@ impl SliceAndTokens {
         }
         let columns = variable_columns(source, options.n_genes())?;
         let chosen = ChosenGenes::read(source, &columns)?;
-        let (known, model_tokens) = match options.mouse.as_deref() {
+        let (known, model_tokens) = match options.mouse_genes.as_deref() {
             Some("uppercase") => start.tokens(&humanize(&all_genes), &columns),
             _ => start.tokens(&all_genes, &columns),
         };
@@ -125,7 +125,7 @@ impl SliceAndTokens {
                     format!("the model knows none of the {} genes of {}", columns.len(), path.display()),
                 )
                 .with_help(
-                    "give a model that was pretrained on genes of this species; for mouse genes and a model of human ones, --mouse uppercase is an approximation",
+                    "give a model that was pretrained on genes of this species; for mouse genes and a model of human ones, --mouse-genes uppercase is an approximation",
                 ));
             }
             let tokens: Vec<u32> = (1..=known.len() as u32).collect();
