@@ -21,6 +21,8 @@ use crate::options::PretrainOptions;
 const GENES: usize = 3_000;
 /// Neighbours of a spot where nothing else was asked for: those of a hexagonal grid.
 const NEAREST: usize = 6;
+/// Share of the attention within a type in cell-type-aware STAGATE, as published.
+const TYPE_SHARE: f64 = 0.5;
 /// Nearest spots that vote in a refinement, as in STAGATE.
 const VOTERS: &str = "50";
 
@@ -61,6 +63,14 @@ pub(crate) struct SpatialOptions {
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub k: Option<usize>,
+    /// Cell-type-aware: the obs column with a type or cluster of each spot; neighbours of another count less
+    #[arg(long, value_name = "COLUMN", help_heading = "Neighbours")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub types: Option<String>,
+    /// With --types: the share of a spot's attention that goes to neighbours of its own type only, 0 to 1 [default: 0.5]
+    #[arg(long, value_name = "SHARE", help_heading = "Neighbours")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_share: Option<f64>,
     /// stagate, or cellpatch: STAGATE behind CellPatch's first layer [default: stagate]
     #[arg(long, value_name = "stagate|cellpatch", value_parser = ["stagate", "cellpatch"], hide_possible_values = true, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,12 +267,14 @@ impl SpatialOptions {
                 let mut model = StagateConfig::new(n_genes);
                 model.latent_dim = self.latent_dim.unwrap_or(model.latent_dim);
                 model.hidden_dim = self.hidden_dim.unwrap_or(model.hidden_dim);
+                model.pruned_share = self.type_share();
                 SpatialModelConfig::Stagate(model)
             }
             Method::CellPatchStagate => {
                 let mut model = CellPatchStagateConfig::new(cell_patch, n_genes);
                 model.latent_dim = self.latent_dim.unwrap_or(model.latent_dim);
                 model.hidden_dim = self.hidden_dim.unwrap_or(model.hidden_dim);
+                model.pruned_share = self.type_share();
                 model.genes_read = match self.genes_read.as_deref() {
                     Some("all") => GenesRead::All,
                     _ => GenesRead::NonZero,
@@ -280,6 +292,11 @@ impl SpatialOptions {
         config.whole_slice_spots = self.whole_slice_spots.unwrap_or(config.whole_slice_spots);
         config.validate()?;
         Ok(config)
+    }
+
+    /// Share of the attention that stays within a type; 0 where no types were named.
+    fn type_share(&self) -> f64 {
+        self.types.as_ref().map_or(0.0, |_| self.type_share.unwrap_or(TYPE_SHARE))
     }
 
     /// What can be wrong without reading anything.
@@ -316,6 +333,10 @@ impl SpatialOptions {
         if self.output.is_some() && n_slices > 1 {
             return Err(usage(format!("one output file was named for {n_slices} slices"))
                 .with_help("leave --output out: every slice's domains are written into the run directory"));
+        }
+        if self.type_share.is_some() && self.types.is_none() {
+            return Err(usage("a share of attention within a type was given, and no types".into())
+                .with_help("name the obs column with types by --types, or leave --type-share out"));
         }
         let only_stagate = self.methods() == [Method::Stagate];
         if only_stagate && self.init().is_some() {

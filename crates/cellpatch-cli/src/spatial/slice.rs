@@ -116,7 +116,14 @@ impl SliceAndTokens {
             _ => start.tokens(&all_genes, &columns),
         };
         let labels = labels(options, source)?;
+        let of_one_type = match &options.types {
+            Some(column) => Some(built.graph.edges_within(&types(column, options, source)?)?),
+            None => None,
+        };
         let mut data = SliceData::new(built.graph, expression(&chosen)?, coordinates.positions.clone())?;
+        if let Some(edges) = of_one_type {
+            data = data.with_pruned(edges)?;
+        }
         let mut n_patch_genes = None;
         if !matches!(start, PatchStart::Unused) {
             if known.is_empty() {
@@ -236,6 +243,12 @@ fn labels(options: &SpatialOptions, source: &dyn CellSource) -> Result<Option<La
         .with_help("name another column by --label, or leave it out"));
     }
     Ok(Some(labels))
+}
+
+/// The type of each spot as a number; spots without one have one of their own together.
+fn types(column: &str, options: &SpatialOptions, source: &dyn CellSource) -> Result<Vec<u32>, Failure> {
+    let labels = source.labels(column)?.known(&options.missing_names());
+    Ok(labels.codes.iter().map(|code| code.unwrap_or(u32::MAX)).collect())
 }
 
 /// A file's name without its ending, or a folder's.

@@ -277,6 +277,30 @@ fn a_model_of_other_genes_is_refused() {
 }
 
 #[test]
+fn neighbours_of_another_type_count_less() {
+    let folder = folder();
+    let folder = folder.path();
+    let data = ["--data", "slice.h5ad", "--k", "4", "--domains", "3", "--umap", "false"];
+    let loss = |run, more: &[&'static str]| {
+        let arguments = data.into_iter().chain(["--run-dir", run]).chain(more.iter().copied());
+        spatial(folder, arguments)["loss"].as_f64().unwrap()
+    };
+    let plain = loss("plain", &[]);
+    // The attention is drawn anew for types, so that a share of 0 is another model than none.
+    let [little, half] = ["0.01", "0.5"].map(|share| {
+        let run = if share == "0.5" { "half" } else { "little" };
+        loss(run, &["--types", "layer", "--type-share", share])
+    });
+    assert!(plain != half && little != half, "{plain} {little} {half}");
+    assert_eq!(half, loss("default", &["--types", "layer"]));
+    let fails = |code, words: &[&str], more: [&'static str; 2]| {
+        fails(folder, code, words, SPATIAL.into_iter().chain(data).chain(more));
+    };
+    fails(2, &["--types"], ["--type-share", "0.5"]);
+    fails(3, &["no_such"], ["--types", "no_such"]);
+}
+
+#[test]
 fn domains_without_a_number_are_refused() {
     let folder = folder();
     let folder = folder.path();
