@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
+    /// Share of the cells that have labels to train on; 0.1 validate, the rest tests.
+    #[arg(long, default_value_t = 0.8)]
+    train_share: f64,
     /// The page whose section on accuracy is written; standard output otherwise.
     #[arg(long)]
     output: Option<PathBuf>,
@@ -120,10 +123,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     let text = format!(
-        "Mean and 95 % interval over {} seeds, each with a split, weights and an order of its own: 80 % of the cells train, 10 % \
-         validate, 10 % test, with every class in all parts; kang_muscat_example is split by donor. All settings are the defaults. \
+        "Mean and 95 % interval over {} seeds, each with a split, weights and an order of its own: {:.0} % of the cells train, 10 % \
+         validate, {:.0} % test, with every class in all parts; kang_muscat_example is split by donor. All settings are the defaults. \
          The baselines read all genes of the same cells, their C is chosen on the validation cells.\n\n{table}",
-        options.repeats
+        options.repeats,
+        options.train_share * 100.0,
+        (0.9 - options.train_share) * 100.0,
     );
     match &options.output {
         Some(path) => write_section(path, "Accuracy of annotation", &text),
@@ -156,7 +161,7 @@ fn measure(set: &Set, options: &Options, table: &mut String) -> Result<()> {
         };
         for seed in options.first..options.first + options.repeats {
             let config = config(&shards, init, &options.settings, seed)?;
-            let data = open(set, &shards, config)?;
+            let data = open(set, &shards, config, options.train_share)?;
             if index == 0 && !options.no_baselines {
                 for baseline in baselines(&data.0)? {
                     if let Some(matrix) = data.0.confusion(&baseline.classes)? {
@@ -261,13 +266,13 @@ fn open(
     set: &Set,
     shards: &Arc<ShardSet>,
     mut config: AnnotationConfig,
+    train_share: f64,
 ) -> Result<(AnnotationData, AnnotationConfig)> {
+    let fractions = Fractions { train: train_share, validation: 0.1, test: 0.9 - train_share };
     let labels = shards.labels(LABEL)?.known(&MissingNames::default());
     let partition = match set.by {
-        Some(column) => {
-            Partition::by_group(&labels, &shards.labels(column)?, Fractions::default(), config.seed)?
-        }
-        None => Partition::stratified(&labels, Fractions::default(), config.seed)?,
+        Some(column) => Partition::by_group(&labels, &shards.labels(column)?, fractions, config.seed)?,
+        None => Partition::stratified(&labels, fractions, config.seed)?,
     };
     config.model.n_classes = AnnotationData::classes_to_train(&labels, &partition)?.len();
     Ok((AnnotationData::open(Arc::clone(shards), &labels, partition, &config)?, config))
