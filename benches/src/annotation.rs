@@ -161,7 +161,10 @@ fn measure(set: &Set, options: &Options, table: &mut String) -> Result<()> {
         };
         for seed in options.first..options.first + options.repeats {
             let config = config(&shards, init, &options.settings, seed)?;
-            let data = open(set, &shards, config, options.train_share)?;
+            let mut data = open(set, &shards, config, options.train_share)?;
+            if options.settings.epochs.is_none() {
+                data.1.epochs = data.0.usual_epochs();
+            }
             if index == 0 && !options.no_baselines {
                 for baseline in baselines(&data.0)? {
                     if let Some(matrix) = data.0.confusion(&baseline.classes)? {

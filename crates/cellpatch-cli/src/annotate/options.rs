@@ -169,7 +169,7 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "true|false", hide_possible_values = true, num_args = 0..=1, default_missing_value = "true", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalize_features: Option<bool>,
-    /// Passes over the training cells [default: 50]
+    /// Passes over the training cells [default: 50, or as many as 1,000 steps take]
     #[arg(long, value_name = "N", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,

@@ -242,10 +242,13 @@ impl Job<'_> {
         let n_classes = AnnotationData::classes_to_train(&self.labels, &partition)?.len();
         let mut model = self.start.model.clone();
         model.gene_capacity = self.shards.manifest().n_genes as usize + 1;
-        let config = self.options.annotation(model, n_classes, seed)?;
+        let mut config = self.options.annotation(model, n_classes, seed)?;
         let run = self.run_of(index)?;
         partition.save(&run.path().join("split.tsv"), Existing::Replace, &self.shards.cell_ids()?)?;
         let data = AnnotationData::open(Arc::clone(&self.shards), &self.labels, partition, &config)?;
+        if self.options.epochs.is_none() {
+            config.epochs = data.usual_epochs();
+        }
         if self.options.baseline.unwrap_or(false) {
             self.baselines(&data, methods)?;
         }

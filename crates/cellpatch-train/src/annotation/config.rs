@@ -36,6 +36,16 @@ impl ClassWeights {
     }
 }
 
+/// Epochs of the paper.
+const EPOCHS: usize = 50;
+/// Fewest steps of a training whose epochs nobody set.
+const FEWEST_STEPS: usize = 1_000;
+
+/// Epochs of so many steps each where nobody set them.
+pub(super) fn usual_epochs(n_batches: usize) -> usize {
+    EPOCHS.max(FEWEST_STEPS.div_ceil(n_batches.max(1)))
+}
+
 /// Everything that decides what a finetuning computes.
 ///
 /// Adam at 1e-3 with coupled L2 5e-4, 50 epochs and all gradients clipped at norm 5 are the paper's. Batches of 32 instead of
@@ -62,7 +72,7 @@ pub struct AnnotationConfig {
     pub gene_dropout: f32,
     /// Most genes of a cell that go in.
     pub max_input: usize,
-    /// Passes over the training cells.
+    /// Passes over the training cells; for few cells more than the default are better: see `AnnotationData::usual_epochs`.
     pub epochs: usize,
     /// Cells per optimizer step.
     pub batch_size: usize,
@@ -99,7 +109,7 @@ impl AnnotationConfig {
             genes_per_class: Some(50),
             gene_dropout: 0.3,
             max_input: 3_000,
-            epochs: 50,
+            epochs: EPOCHS,
             batch_size: 32,
             max_scores: 64 << 20,
             learning_rate: 1e-3,
@@ -179,5 +189,10 @@ mod tests {
         }
         let balanced = ClassWeights::Balanced.of(&n_cells).unwrap();
         assert!((balanced[0] * 900.0 - balanced[2] * 10.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn few_batches_are_seen_more_often() {
+        assert_eq!([0, 3, 19, 20, 21, 5_000].map(usual_epochs), [1_000, 334, 53, 50, 50, 50]);
     }
 }

@@ -7,7 +7,7 @@ use cellpatch_data::{
     GeneSelection, Labels, Loader, LoaderOptions, Masking, Part, Partition, RowSelection, ShardSet,
 };
 
-use super::config::AnnotationConfig;
+use super::config::{AnnotationConfig, usual_epochs};
 use super::markers::marker_genes;
 use crate::{Error, Result};
 
@@ -211,6 +211,12 @@ impl AnnotationData {
     /// Training cells of each class.
     pub fn n_training(&self) -> &[usize] {
         &self.n_training
+    }
+
+    /// Epochs where nobody asked for another number: the paper's 50, or as many as 1,000 steps take. Few labelled cells make
+    /// few steps an epoch, and 50 epochs of them end before the model has learnt what they can teach (docs/benchmarks.md).
+    pub fn usual_epochs(&self) -> usize {
+        usual_epochs(self.training.n_batches())
     }
 
     /// The training cells.
