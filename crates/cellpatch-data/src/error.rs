@@ -243,6 +243,24 @@ pub enum Error {
         /// What is missing or wrong.
         reason: String,
     },
+    /// A shard set is not one of the parts to merge.
+    #[error("{} cannot be merged: {reason}", path.display())]
+    NotAPart {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Parts of a set are missing.
+    #[error("of the {count} parts that {} is one of, {} missing: {}", path.display(), if missing.len() == 1 { "one is" } else { "some are" }, some(missing))]
+    MissingParts {
+        /// A part that is there.
+        path: PathBuf,
+        /// Which are not.
+        missing: Vec<u32>,
+        /// How many there must be.
+        count: u32,
+    },
     /// Parquet could not be read or written.
     #[error("Parquet file {}: {reason}", path.display())]
     Parquet {
@@ -307,6 +325,12 @@ pub enum Error {
     },
 }
 
+/// The first numbers of a list.
+fn some(numbers: &[u32]) -> String {
+    let shown: Vec<String> = numbers.iter().take(12).map(u32::to_string).collect();
+    shown.join(", ") + if numbers.len() > shown.len() { ", ..." } else { "" }
+}
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -357,13 +381,15 @@ impl Error {
             Self::NoCoordinates { available, .. } if available.is_empty() => "name the folder with tissue_positions.csv by --coordinates FOLDER".into(),
             Self::NoCoordinates { available, .. } => format!("name a matrix of obsm, two columns of obs or a Visium spatial folder by --coordinates, such as --coordinates x,y; there is: {}", list(available)),
             Self::BadCoordinate { .. } => "leave cells without a place out of the file: adata[~np.isnan(adata.obsm[\"spatial\"]).any(axis=1)]".into(),
-            Self::NoCells { filtered: true, .. } => "lower --min-genes or --min-cells".into(),
+            Self::NoCells { filtered: true, .. } => "lower --min-genes or --min-cells; cells that is_primary_data calls copies are kept by --keep-secondary".into(),
             Self::NoCells { .. } => "check that the file is the one you meant".into(),
             Self::FewVariableGenes { .. } => "check that the file is the one you meant, or use all genes".into(),
             Self::FewGenesMatched { examples, .. } => format!("are these human genes? unmatched, for example: {}; check var names, or lower --min-match", list(examples)),
             Self::OtherSpecies { .. } => "map the genes to orthologs first (Ensembl BioMart has them), or have mouse symbols written in capitals, which is an approximation (--mouse-genes uppercase)".into(),
             Self::VocabularyFull { .. } => "raise the model's gene capacity, or give a vocabulary and drop unknown genes".into(),
             Self::NotAShardSet { .. } => "run `shard` again: an interrupted run leaves no manifest".into(),
+            Self::NotAPart { .. } => "merge what the same `shard` command made with --part 1/N to N/N".into(),
+            Self::MissingParts { missing, count, .. } => format!("run `shard` with --part {}/{count}, or name its folder too", missing.first().copied().unwrap_or(1)),
             Self::Parquet { .. } => "run `shard` again".into(),
             Self::ChecksumMismatch { .. } => "copy the shard set again, or run `shard` again".into(),
             Self::FolderNotEmpty { found, .. } if found == "manifest.json" => "it may hold a finished shard set: use it as it is, or choose another folder".into(),

@@ -109,8 +109,9 @@ pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, Par
 pub use quality::{Quality, QualityFilter, QualityPass};
 pub use selection::RowSelection;
 pub use shard::{
-    CellFile, Manifest, QualityCounts, RowGroupEntry, RowTable, ShardOptions, ShardProgress, ShardSet,
-    ShardStage, SideFile, SourceEntry, StoredValues, write_shards,
+    CellFile, Manifest, MergeOptions, PartEntry, QualityCounts, RowGroupEntry, RowTable, ShardOptions,
+    ShardPart, ShardProgress, ShardSet, ShardStage, SharedCells, SideFile, SourceEntry, StoredValues,
+    merge_shards, write_shards,
 };
 pub use source::{
     CellBlocks, CellDescription, CellFormat, CellSource, MatrixDescription, cell_inputs, describe_cells,

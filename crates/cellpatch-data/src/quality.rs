@@ -56,9 +56,14 @@ impl QualityPass {
 
     /// Takes the next block in. Columns beyond the matrix are not counted.
     pub fn observe(&mut self, block: &CountBlock) {
+        self.observe_where(block, &|_| true);
+    }
+
+    /// Takes the next block in, as if it had only the cells that are `wanted` by their row in the file.
+    pub(crate) fn observe_where(&mut self, block: &CountBlock, wanted: &dyn Fn(usize) -> bool) {
         for index in 0..block.n_cells() {
             let (columns, counts) = block.cell(index);
-            let keep = self.filter.keeps_cell(counts);
+            let keep = wanted(block.first_row + index) && self.filter.keeps_cell(counts);
             self.kept_cells.push(keep);
             if !keep {
                 continue;

@@ -180,13 +180,8 @@ pub(super) fn list<T: ArrowPrimitiveType>(lists: &ArrayRef) -> Result<(&[i32], &
 pub(super) fn source_indices(shards: &ShardSet, names: &ArrayRef) -> Result<Vec<u32>, String> {
     let dictionary = names.as_dictionary_opt::<Int32Type>().ok_or("source is not a dictionary")?;
     let values = dictionary.values().as_string_opt::<i32>().ok_or("source is not a dictionary of text")?;
-    let sources = &shards.manifest().sources;
-    let indices: Vec<Option<usize>> = values
-        .iter()
-        .map(|name| sources.iter().position(|source| Some(source.name.as_str()) == name))
-        .collect();
-    let index_of =
-        |key: Option<i32>| Some(indices.get(usize::try_from(key?).ok()?).copied().flatten()? as u32);
+    let indices: Vec<Option<u32>> = values.iter().map(|name| shards.source_index(name?)).collect();
+    let index_of = |key: Option<i32>| indices.get(usize::try_from(key?).ok()?).copied().flatten();
     let sources: Option<Vec<u32>> = dictionary.keys().iter().map(index_of).collect();
     sources.ok_or_else(|| "a cell's source is not in the manifest".into())
 }

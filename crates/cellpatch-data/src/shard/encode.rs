@@ -72,6 +72,7 @@ impl CellEncoder {
             Field::new(column::N_GENES, DataType::UInt32, false),
             Field::new(column::CELL_ID, DataType::Utf8, false),
             Field::new(column::SOURCE, dictionary(), false),
+            Field::new(column::SOURCE_ROW, DataType::UInt32, false),
         ];
         fields.extend(obs_columns.iter().map(|(name, _)| Field::new(*name, dictionary(), true)));
         let texts = |texts: &Vec<&str>| Arc::new(StringArray::from_iter_values(texts)) as ArrayRef;
@@ -95,6 +96,7 @@ impl CellEncoder {
             .set_column_dictionary_enabled(path_of(column::GENES), false)
             .set_column_encoding(path_of(column::GENES), Encoding::DELTA_BINARY_PACKED)
             .set_column_dictionary_enabled(ColumnPath::from(column::CELL_ID), false)
+            .set_column_dictionary_enabled(ColumnPath::from(column::SOURCE_ROW), false)
             .build();
         let mut writer = ParquetFile::create(&path, &self.schema, properties)?;
         let mut sizes = Vec::new();
@@ -129,6 +131,7 @@ impl CellEncoder {
             Arc::new(UInt32Array::from(n_genes)),
             Arc::new(StringArray::from_iter_values(cells.iter().map(|cell| cell.cell_id))),
             dictionary(sources, &self.sources)?,
+            Arc::new(UInt32Array::from_iter_values(cells.iter().map(|cell| cell.row))),
         ];
         for (index, categories) in self.categories.iter().enumerate() {
             columns.push(dictionary(cells.iter().map(|cell| cell.label(index)), categories)?);

@@ -1,10 +1,17 @@
 //! Sources in memory for tests.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use tempfile::TempDir;
 
-use super::{ShardOptions, ShardSet, writer::write_sources};
+use super::{ShardOptions, ShardProgress, ShardSet, writer::write_sources};
 use crate::{
     CellBlocks, CellFormat, CellSource, CountBlock, Gene, Labels, MatrixInfo, MatrixStorage, QualityFilter,
     Result, ValueKind,
@@ -21,6 +28,10 @@ pub(crate) struct MemorySource {
     pub(crate) is_log1p: bool,
     pub(crate) path: PathBuf,
     pub(crate) prefix: &'static str,
+    /// Names of the cells; empty for numbers after the prefix.
+    pub(crate) ids: Vec<String>,
+    /// How often all cells were read.
+    pub(crate) n_reads: Arc<AtomicUsize>,
 }
 
 impl MemorySource {
@@ -41,9 +52,7 @@ impl MemorySource {
             genes: (0..n_genes).map(|gene| symbol(&format!("G{gene}"))).collect(),
             cells: (0..n_cells).map(cell).collect(),
             obs: vec![("donor_id".into(), Labels { categories, codes })],
-            is_log1p: false,
-            path: PathBuf::new(),
-            prefix: "",
+            ..Self::default()
         }
     }
 }
@@ -92,7 +101,10 @@ impl CellSource for MemorySource {
     }
 
     fn cell_ids(&self) -> Result<Vec<String>> {
-        Ok((0..self.cells.len()).map(|cell| format!("{}{cell}", self.prefix)).collect())
+        match self.ids.is_empty() {
+            true => Ok((0..self.cells.len()).map(|cell| format!("{}{cell}", self.prefix)).collect()),
+            false => Ok(self.ids.clone()),
+        }
     }
 
     fn obs_columns(&self) -> Vec<String> {
@@ -104,6 +116,7 @@ impl CellSource for MemorySource {
     }
 
     fn blocks(&self, _: usize) -> Result<CellBlocks> {
+        self.n_reads.fetch_add(1, Ordering::Relaxed);
         let blocks: Vec<_> = self
             .cells
             .chunks(7)
@@ -136,17 +149,54 @@ pub(crate) fn options() -> ShardOptions {
     }
 }
 
+/// In-memory sources as if they were the files `s0`, `s1`, ...
+pub(crate) struct Inputs {
+    _folder: TempDir,
+    paths: Vec<PathBuf>,
+    sources: Vec<MemorySource>,
+}
+
+impl Inputs {
+    pub(crate) fn new(sources: &[MemorySource]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let paths: Vec<PathBuf> =
+            (0..sources.len()).map(|index| folder.path().join(format!("s{index}.mem"))).collect();
+        let contents = |source: &MemorySource| format!("{:?}", (&source.genes, &source.cells, &source.obs));
+        paths.iter().zip(sources).for_each(|(path, source)| std::fs::write(path, contents(source)).unwrap());
+        Self { _folder: folder, paths, sources: sources.to_vec() }
+    }
+
+    /// Shards them into `out`.
+    pub(crate) fn write(
+        &self,
+        out: &Path,
+        options: &ShardOptions,
+        progress: &mut dyn FnMut(ShardProgress),
+    ) -> Result<ShardSet> {
+        let open = |path: &Path| -> Result<Box<dyn CellSource>> {
+            let index = self.paths.iter().position(|input| input == path).unwrap();
+            Ok(Box::new(MemorySource { path: path.to_path_buf(), ..self.sources[index].clone() }))
+        };
+        write_sources(&self.paths, &open, out, options, progress)
+    }
+
+    /// How often all cells of a source were read, over all sources.
+    pub(crate) fn n_reads(&self) -> usize {
+        self.sources.iter().map(|source| source.n_reads.load(Ordering::Relaxed)).sum()
+    }
+}
+
 /// Shards in-memory sources, `s0`, `s1`, ..., into `out`.
 pub(crate) fn write(sources: &[MemorySource], out: &Path, options: &ShardOptions) -> Result<ShardSet> {
-    let folder = TempDir::new().unwrap();
-    let inputs: Vec<PathBuf> =
-        (0..sources.len()).map(|index| folder.path().join(format!("s{index}.mem"))).collect();
-    inputs.iter().for_each(|path| std::fs::write(path, b"cells").unwrap());
-    let open = |path: &Path| -> Result<Box<dyn CellSource>> {
-        let index = inputs.iter().position(|input| input == path).unwrap();
-        Ok(Box::new(MemorySource { path: path.to_path_buf(), ..sources[index].clone() }))
-    };
-    write_sources(&inputs, &open, out, options, &mut |_| {})
+    Inputs::new(sources).write(out, options, &mut |_| {})
+}
+
+/// Every file of a folder: its name and contents.
+pub(crate) fn contents_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect()
 }
 
 /// A shard set of `n_cells` random cells with 60 genes, and the folder it is in.

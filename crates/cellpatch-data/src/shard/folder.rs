@@ -1,4 +1,5 @@
-//! The folder of a shard set while it is written: one writer, leftovers cleaned, everything committed at once.
+//! The folder of a shard set while it is written: one writer, what an interrupted run did is taken up or removed,
+//! everything is committed at once.
 
 use std::{
     fs::{self, File},
@@ -6,15 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{MANIFEST_FILE, Manifest, SOURCES_FILE, VOCABULARY_FILE};
 use crate::error::{Error, Result};
-use crate::unfinished_file::sync_folder;
+use crate::unfinished_file::{Existing, UnfinishedFile, sync_folder};
 
 /// Everything is written here first. The name tells our leftovers from somebody else's files.
 const WORK_FOLDER: &str = ".cellpatch-shards-unfinished";
 const LOCK_FILE: &str = "lock";
+/// What the work in the folder is for.
+const JOB_FILE: &str = "job.json";
 
 /// A folder being filled. Dropped without [`commit`](Self::commit), its work is removed.
 #[derive(Debug)]
@@ -26,30 +30,27 @@ pub(crate) struct UnfinishedFolder {
 
 impl UnfinishedFolder {
     /// Takes an empty or new folder, or one that holds nothing but what an interrupted run left there.
-    pub(crate) fn claim(target: &Path) -> Result<Self> {
+    ///
+    /// - `job`: what is going to be done; what an interrupted run left of the same job stays
+    pub(crate) fn claim(target: &Path, job: &str) -> Result<Self> {
         fs::create_dir_all(target).map_err(|source| Error::io("create", target, source))?;
         let work = target.join(WORK_FOLDER);
         let interrupted = work.exists();
         let foreign = |name: &str| name != WORK_FOLDER && !(interrupted && is_ours(name));
-        let entries = fs::read_dir(target).map_err(|source| Error::io("read", target, source))?;
-        for entry in entries {
-            let entry = entry.map_err(|source| Error::io("read", target, source))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
+        for name in names(target)? {
             if name == MANIFEST_FILE || foreign(&name) {
                 return Err(Error::FolderNotEmpty { path: target.to_path_buf(), found: name });
             }
         }
         fs::create_dir_all(&work).map_err(|source| Error::io("create", &work, source))?;
-        let lock_path = work.join(LOCK_FILE);
-        let lock = File::create(&lock_path).map_err(|source| Error::io("create", &lock_path, source))?;
-        if let Err(error) = lock.try_lock() {
-            return Err(match error {
-                fs::TryLockError::WouldBlock => Error::FolderBusy { path: target.to_path_buf() },
-                fs::TryLockError::Error(source) => Error::io("lock", &lock_path, source),
-            });
-        }
+        let lock = lock(target)?;
         let folder = Self { target: target.to_path_buf(), work, _lock: lock };
-        folder.clean()?;
+        if folder.load::<String>(JOB_FILE).is_some_and(|begun| begun == job) {
+            folder.take_back()?;
+        } else {
+            folder.clean()?;
+            folder.save(JOB_FILE, &job)?;
+        }
         Ok(folder)
     }
 
@@ -58,16 +59,42 @@ impl UnfinishedFolder {
         &self.work
     }
 
+    /// Notes a result in the work folder, for the run that goes on if this one is interrupted.
+    pub(crate) fn save(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let path = self.work.join(name);
+        let text = serde_json::to_vec(value)
+            .map_err(|source| Error::io("write", &path, std::io::Error::other(source)))?;
+        let file = UnfinishedFile::create(&path, Existing::Replace)?;
+        file.handle()?.write_all(&text).map_err(|source| Error::io("write", &path, source))?;
+        file.commit()
+    }
+
+    /// What an interrupted run noted; nothing if it did not get there, or what it wrote is damaged.
+    pub(crate) fn load<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.work.join(name)).ok()?).ok()
+    }
+
+    /// Moves the files of an interrupted commit back, and removes notes that were not finished.
+    fn take_back(&self) -> Result<()> {
+        for name in names(&self.target)?.into_iter().filter(|name| is_ours(name)) {
+            let (from, to) = (self.target.join(&name), self.work.join(&name));
+            fs::rename(&from, &to).map_err(|source| Error::io("rename", &from, source))?;
+        }
+        for name in names(&self.work)?.into_iter().filter(|name| name.starts_with('.')) {
+            let path = self.work.join(name);
+            fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+        }
+        Ok(())
+    }
+
     /// Removes everything in the work folder but the lock, and moved files of an interrupted commit.
     fn clean(&self) -> Result<()> {
         for folder in [&self.work, &self.target] {
-            for entry in fs::read_dir(folder).map_err(|source| Error::io("read", folder, source))? {
-                let entry = entry.map_err(|source| Error::io("read", folder, source))?;
-                let name = entry.file_name();
-                if (folder == &self.target && !is_ours(&name.to_string_lossy())) || name == LOCK_FILE {
+            for name in names(folder)? {
+                if (folder == &self.target && !is_ours(&name)) || name == LOCK_FILE {
                     continue;
                 }
-                let path = entry.path();
+                let path = folder.join(name);
                 fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
             }
         }
@@ -105,6 +132,33 @@ impl Drop for UnfinishedFolder {
         }
         let _ = fs::remove_dir_all(&self.work);
     }
+}
+
+/// Removes the work folder of a run that was killed after its last step, if no other is writing.
+pub(crate) fn remove_leftovers(target: &Path) -> Result<()> {
+    let work = target.join(WORK_FOLDER);
+    if !work.exists() {
+        return Ok(());
+    }
+    let _lock = lock(target)?;
+    fs::remove_dir_all(&work).map_err(|source| Error::io("remove", &work, source))
+}
+
+/// Keeps other writers away as long as it lives; the system lets go of it when the process ends.
+fn lock(target: &Path) -> Result<File> {
+    let path = target.join(WORK_FOLDER).join(LOCK_FILE);
+    let lock = File::create(&path).map_err(|source| Error::io("create", &path, source))?;
+    lock.try_lock().map_err(|error| match error {
+        fs::TryLockError::WouldBlock => Error::FolderBusy { path: target.to_path_buf() },
+        fs::TryLockError::Error(source) => Error::io("lock", &path, source),
+    })?;
+    Ok(lock)
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let fail = |source| Error::io("read", folder, source);
+    let entries = fs::read_dir(folder).map_err(fail)?;
+    entries.map(|entry| Ok(entry.map_err(fail)?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn is_ours(name: &str) -> bool {

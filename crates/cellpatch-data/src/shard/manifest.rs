@@ -4,12 +4,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::MANIFEST_FILE;
+use super::{MANIFEST_FILE, ShardPart, SharedCells};
 use crate::error::{Error, Result};
 
 /// The version this crate writes, and the newest it reads.
 const FORMAT_VERSION: u32 = 1;
 const FORMAT: &str = "cellpatch-shards";
+/// Most cells a row group may have. It bounds what a manifest of some size can claim, and so what is reserved for it.
+pub(super) const MAX_ROW_GROUP_CELLS: usize = 1 << 16;
 
 /// What a shard set holds. The order of `files` is the order of global rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,13 @@ pub struct Manifest {
     pub format: String,
     /// Version of the layout.
     pub version: u32,
+    /// SHA-256, in hex, of what decides the contents: the inputs' names and sizes, the vocabulary and the options, but for
+    /// sampling. Parts of one set have the same.
+    #[serde(default)]
+    pub job: String,
+    /// Where this is not a whole set but a part of one: which.
+    #[serde(default)]
+    pub part: Option<PartEntry>,
     /// Seed of the permutation and of the sample under `max_cells`.
     pub seed: u64,
     /// Type and scale of the `counts` column.
@@ -42,6 +51,20 @@ pub struct Manifest {
     pub files: Vec<CellFile>,
     /// `vocabulary.parquet` and `sources.parquet`.
     pub side_files: Vec<SideFile>,
+    /// Pairs of sources that seem to have cells in common, those with most first.
+    #[serde(default)]
+    pub shared_cells: Vec<SharedCells>,
+}
+
+/// Which part of a set a shard set is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartEntry {
+    /// Which part of how many.
+    pub part: ShardPart,
+    /// For each of this part's sources, its position among those of the whole set.
+    pub sources: Vec<u32>,
+    /// How many sources the whole set has.
+    pub n_sources: u32,
 }
 
 /// Type and scale of the `counts` column.
@@ -67,8 +90,14 @@ pub struct QualityCounts {
     pub n_cells_read: u64,
     /// Cells with enough genes.
     pub n_cells_kept: u64,
-    /// The most cells that were asked for, of which a uniform sample was taken.
+    /// The most cells that were asked for, of which a random sample was taken.
     pub max_cells: Option<u64>,
+    /// The column by whose labels the sample was divided.
+    #[serde(default)]
+    pub stratify: Option<String>,
+    /// Cells left out because their file's `is_primary_data` is false for them.
+    #[serde(default)]
+    pub n_cells_secondary: u64,
 }
 
 /// One input file and what became of it.
@@ -86,9 +115,15 @@ pub struct SourceEntry {
     pub matrix: String,
     /// Cells in the file.
     pub n_cells: u64,
+    /// Cells left out because the file's `is_primary_data` is false for them: another data set has them too.
+    #[serde(default)]
+    pub n_cells_secondary: u64,
     /// Cells that passed quality control.
     pub n_cells_kept: u64,
-    /// Of those, the cells in this shard set: fewer under `max_cells`.
+    /// Counts other than 0 of these cells.
+    #[serde(default)]
+    pub n_values: u64,
+    /// Of the cells that passed, those in this shard set: fewer under `max_cells`.
     pub n_cells_written: u64,
     /// Cells left out because none of their genes is both kept and in the vocabulary.
     pub n_cells_without_genes: u64,
@@ -200,6 +235,9 @@ impl Manifest {
 
     fn check(&self) -> Result<(), String> {
         let mut n_cells = 0u64;
+        if self.row_group_cells as usize > MAX_ROW_GROUP_CELLS {
+            return Err(format!("row groups of {} cells are too large", self.row_group_cells));
+        }
         for file in &self.files {
             if !is_plain_name(&file.name) {
                 return Err(format!("{:?} is not a file name", file.name));
@@ -208,8 +246,17 @@ impl Manifest {
             for group in &file.row_groups {
                 let group_end = group.start.checked_add(group.bytes).filter(|&end| end <= file.bytes);
                 match group_end {
-                    Some(group_end) if group.n_cells > 0 && group.start >= end => end = group_end,
-                    _ => return Err(format!("{} has a row group without cells or out of place", file.name)),
+                    Some(group_end)
+                        if (1..=self.row_group_cells).contains(&group.n_cells) && group.start >= end =>
+                    {
+                        end = group_end;
+                    }
+                    _ => {
+                        return Err(format!(
+                            "{} has a row group without cells, with too many or out of place",
+                            file.name
+                        ));
+                    }
                 }
                 n_cells += u64::from(group.n_cells);
             }

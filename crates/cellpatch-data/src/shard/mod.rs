@@ -10,17 +10,28 @@
 //! | `manifest.json` | sizes, checksums, seed, quality control; written last |
 //!
 //! A *global row* counts cells over all files in manifest order. A folder without a manifest is not a shard set, so
-//! an interrupted run leaves nothing that looks whole; writing to the same folder again starts over.
+//! an interrupted run leaves nothing that looks whole; the same call on the same folder goes on where it stopped.
+//!
+//! Cells come from a `Feed`: input files ([`write_shards`]) or the parts of a set ([`merge_shards`]). From there on all is
+//! one way (`assembly`): sample, throw the cells into buckets on disk, make each bucket a file, describe everything.
 
+mod assembly;
+mod balance;
 mod decode;
 mod encode;
+mod feed;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod folder;
+mod job;
 mod manifest;
+mod merge;
 mod options;
+mod part;
 mod reader;
 mod rows;
+mod sample;
+mod shared_cells;
 mod spill;
 mod survey;
 #[cfg(test)]
@@ -29,11 +40,16 @@ mod writer;
 
 pub(crate) use decode::{CellCounts, StoredCells};
 pub(crate) use encode::{element, properties, write_error};
-pub use manifest::{CellFile, Manifest, QualityCounts, RowGroupEntry, SideFile, SourceEntry, StoredValues};
+pub use manifest::{
+    CellFile, Manifest, PartEntry, QualityCounts, RowGroupEntry, SideFile, SourceEntry, StoredValues,
+};
+pub use merge::{MergeOptions, merge_shards};
 pub use options::{ShardOptions, ShardProgress, ShardStage};
+pub use part::ShardPart;
 pub(crate) use reader::RowGroup;
 pub use reader::ShardSet;
 pub use rows::RowTable;
+pub use shared_cells::SharedCells;
 pub use writer::write_shards;
 
 /// Names of the columns every cell file has; `obs` columns follow.
@@ -44,8 +60,10 @@ pub(crate) mod column {
     pub(crate) const N_GENES: &str = "n_genes";
     pub(crate) const CELL_ID: &str = "cell_id";
     pub(crate) const SOURCE: &str = "source";
+    /// The cell's row in its source, counted from 0.
+    pub(crate) const SOURCE_ROW: &str = "source_row";
     /// All of them: no `obs` column may have one of these names.
-    pub(crate) const ALL: [&str; 6] = [GENES, COUNTS, TOTAL_COUNTS, N_GENES, CELL_ID, SOURCE];
+    pub(crate) const ALL: [&str; 7] = [GENES, COUNTS, TOTAL_COUNTS, N_GENES, CELL_ID, SOURCE, SOURCE_ROW];
 }
 
 /// File names inside the folder.

@@ -1,6 +1,7 @@
 //! Opening a shard set and reading its files.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{Seek, SeekFrom},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -38,6 +39,8 @@ pub struct ShardSet {
     manifest: Manifest,
     row_groups: Vec<RowGroup>,
     measured: Vec<Vec<u32>>,
+    /// Positions of the manifest's sources, by their names.
+    sources: HashMap<String, u32>,
     footers: Vec<OnceLock<ArrowReaderMetadata>>,
     /// Files and their row groups whose bytes have been compared with the manifest since the set was opened.
     checked: Vec<Vec<AtomicBool>>,
@@ -67,6 +70,11 @@ impl ShardSet {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let manifest = Manifest::read(&path)?;
+        Self::of(path, manifest)
+    }
+
+    /// The set that `manifest` describes, its files in the folder `path`.
+    pub(super) fn of(path: PathBuf, manifest: Manifest) -> Result<Self> {
         let sizes = manifest.files.iter().map(|file| (&file.name, file.bytes));
         for (name, bytes) in sizes.chain(manifest.side_files.iter().map(|file| (&file.name, file.bytes))) {
             let incomplete = |reason| Error::NotAShardSet { path: path.clone(), reason };
@@ -94,7 +102,8 @@ impl ShardSet {
         let footers = manifest.files.iter().map(|_| OnceLock::new()).collect();
         let checked =
             manifest.files.iter().map(|file| file.row_groups.iter().map(|_| false.into()).collect());
-        Ok(Self { checked: checked.collect(), path, manifest, row_groups, measured, footers })
+        let sources = manifest.sources.iter().map(|source| source.name.clone()).zip(0..).collect();
+        Ok(Self { checked: checked.collect(), path, manifest, row_groups, measured, sources, footers })
     }
 
     /// The folder.
@@ -145,6 +154,11 @@ impl ShardSet {
             check_hash(self.path.join(name), expected)?;
         }
         Ok(())
+    }
+
+    /// The position of a source among those of the manifest.
+    pub(super) fn source_index(&self, name: &str) -> Option<u32> {
+        self.sources.get(name).copied()
     }
 
     /// All row groups in order of their global rows.

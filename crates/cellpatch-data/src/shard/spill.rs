@@ -5,14 +5,18 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 
+use flate2::Crc;
+use serde::{Deserialize, Serialize};
+
+use super::balance::KeyRanges;
 use crate::error::{Error, Result};
 
-/// Bytes of a record's fixed head: key, source, genes, total, length of the name.
-const HEAD_BYTES: usize = 8 + 4 + 4 + 8 + 4;
+/// Bytes of a record's fixed head: key, source, row, genes, total, length of the name.
+const HEAD_BYTES: usize = 8 + 4 + 4 + 4 + 8 + 4;
 /// Stands for "no label".
 pub(super) const NO_LABEL: u32 = u32::MAX;
 
@@ -21,6 +25,8 @@ pub(super) const NO_LABEL: u32 = u32::MAX;
 pub(super) struct SpilledCell<'a> {
     pub(super) key: u64,
     pub(super) source: u32,
+    /// Its row in the source.
+    pub(super) row: u32,
     pub(super) total_counts: f64,
     pub(super) cell_id: &'a str,
     /// Codes of the `obs` columns, [`NO_LABEL`] where there is none.
@@ -53,28 +59,98 @@ impl SpillLayout {
     }
 }
 
+/// How much of a bucket's file is known to be right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BucketMark {
+    pub(super) bytes: u64,
+    /// CRC-32 of these bytes.
+    crc: u32,
+}
+
 /// Buckets being filled.
 #[derive(Debug)]
 pub(super) struct Buckets {
     layout: SpillLayout,
     folder: PathBuf,
+    ranges: KeyRanges,
     buffers: Vec<Vec<u8>>,
     buffer_bytes: usize,
+    written: Vec<u64>,
+    crcs: Vec<Crc>,
 }
 
 impl Buckets {
-    /// `n_buckets` empty buckets in `folder`, which together keep at most about `memory` bytes unwritten.
-    pub(super) fn new(folder: &Path, n_buckets: usize, memory: usize, layout: SpillLayout) -> Self {
-        let buffer_bytes = (memory / n_buckets).clamp(16 << 10, 4 << 20);
-        Self { layout, folder: folder.to_path_buf(), buffers: vec![Vec::new(); n_buckets], buffer_bytes }
+    /// Buckets in `folder` with nothing in them, which together keep at most about `memory` bytes unwritten.
+    pub(super) fn new(folder: &Path, ranges: &KeyRanges, memory: usize, layout: SpillLayout) -> Result<Self> {
+        let mut buckets = Self::unopened(folder, ranges, memory, layout);
+        let nothing = vec![BucketMark::default(); ranges.len()];
+        buckets.take_up(&nothing).map(|_| buckets)
+    }
+
+    /// Buckets as they were at `marks`; `None` if they are not there like that.
+    pub(super) fn resume(
+        folder: &Path,
+        ranges: &KeyRanges,
+        memory: usize,
+        layout: SpillLayout,
+        marks: &[BucketMark],
+    ) -> Result<Option<Self>> {
+        let mut buckets = Self::unopened(folder, ranges, memory, layout);
+        Ok((marks.len() == ranges.len() && buckets.take_up(marks)?).then_some(buckets))
+    }
+
+    fn unopened(folder: &Path, ranges: &KeyRanges, memory: usize, layout: SpillLayout) -> Self {
+        let n_buckets = ranges.len();
+        Self {
+            layout,
+            folder: folder.to_path_buf(),
+            ranges: ranges.clone(),
+            buffers: vec![Vec::new(); n_buckets],
+            buffer_bytes: (memory / n_buckets).clamp(16 << 10, 4 << 20),
+            written: vec![0; n_buckets],
+            crcs: std::iter::repeat_with(Crc::new).take(n_buckets).collect(),
+        }
+    }
+
+    /// Cuts every file to its mark, and says whether what is left is what was written.
+    fn take_up(&mut self, marks: &[BucketMark]) -> Result<bool> {
+        let mut buffer = vec![0; 1 << 16];
+        for (bucket, mark) in marks.iter().enumerate() {
+            let path = self.path(bucket);
+            let file = match OpenOptions::new().read(true).write(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && mark.bytes == 0 => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                Err(source) => return Err(Error::io("read", &path, source)),
+            };
+            let fail = |source| Error::io("read", &path, source);
+            if file.metadata().map_err(fail)?.len() < mark.bytes {
+                return Ok(false);
+            }
+            file.set_len(mark.bytes).map_err(fail)?;
+            let mut left = BufReader::new(file).take(mark.bytes);
+            loop {
+                let n_read = left.read(&mut buffer).map_err(fail)?;
+                if n_read == 0 {
+                    break;
+                }
+                self.crcs[bucket].update(&buffer[..n_read]);
+            }
+            self.written[bucket] = mark.bytes;
+            if self.crcs[bucket].sum() != mark.crc {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Adds a cell to the bucket of its key.
     pub(super) fn push(&mut self, cell: &SpilledCell<'_>) -> Result<()> {
-        let bucket = ((u128::from(cell.key) * self.buffers.len() as u128) >> 64) as usize;
+        let bucket = self.ranges.position(cell.key);
         let buffer = &mut self.buffers[bucket];
         buffer.extend_from_slice(&cell.key.to_le_bytes());
         buffer.extend_from_slice(&cell.source.to_le_bytes());
+        buffer.extend_from_slice(&cell.row.to_le_bytes());
         buffer.extend_from_slice(&(cell.genes.len() as u32).to_le_bytes());
         buffer.extend_from_slice(&cell.total_counts.to_le_bytes());
         buffer.extend_from_slice(&(cell.cell_id.len() as u32).to_le_bytes());
@@ -95,11 +171,11 @@ impl Buckets {
         }
     }
 
-    /// Writes what is still in memory, and names the files of the buckets that have cells.
-    pub(super) fn finish(mut self) -> Result<Vec<PathBuf>> {
+    /// Writes what is still in memory, and says how far every bucket is.
+    pub(super) fn marks(&mut self) -> Result<Vec<BucketMark>> {
         (0..self.buffers.len()).try_for_each(|bucket| self.flush(bucket))?;
-        let paths = (0..self.buffers.len()).map(|bucket| self.path(bucket));
-        Ok(paths.filter(|path| path.exists()).collect())
+        let marks = self.written.iter().zip(&self.crcs);
+        Ok(marks.map(|(&bytes, crc)| BucketMark { bytes, crc: crc.sum() }).collect())
     }
 
     /// Appends: with thousands of buckets, keeping their files open would exceed what a process may open.
@@ -113,13 +189,20 @@ impl Buckets {
         opened
             .and_then(|mut file| file.write_all(buffer))
             .map_err(|source| Error::io("write", &path, source))?;
+        self.written[bucket] += buffer.len() as u64;
+        self.crcs[bucket].update(buffer);
         buffer.clear();
         Ok(())
     }
 
     fn path(&self, bucket: usize) -> PathBuf {
-        self.folder.join(format!("bucket-{bucket:05}"))
+        bucket_path(&self.folder, bucket)
     }
+}
+
+/// Where a bucket is.
+pub(super) fn bucket_path(folder: &Path, bucket: usize) -> PathBuf {
+    folder.join(format!("bucket-{bucket:05}"))
 }
 
 /// One bucket in memory, its cells in order of their keys.
@@ -135,6 +218,7 @@ pub(super) struct Bucket {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BucketCell<'a> {
     pub(super) source: u32,
+    pub(super) row: u32,
     pub(super) total_counts: f64,
     pub(super) cell_id: &'a str,
     labels: &'a [u8],
@@ -144,8 +228,14 @@ pub(super) struct BucketCell<'a> {
 
 impl Bucket {
     /// Reads a bucket and sorts its cells.
-    pub(super) fn read(path: &Path, layout: SpillLayout) -> Result<Self> {
+    pub(super) fn read(path: &Path, layout: SpillLayout, mark: BucketMark) -> Result<Self> {
         let bytes = fs::read(path).map_err(|source| Error::io("read", path, source))?;
+        let mut crc = Crc::new();
+        crc.update(&bytes);
+        if bytes.len() as u64 != mark.bytes || crc.sum() != mark.crc {
+            let changed = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not what was written");
+            return Err(Error::Io { action: "read", path: path.to_path_buf(), source: changed });
+        }
         let mut bucket = Self { layout, bytes, cells: Vec::new() };
         let mut start = 0;
         while start < bucket.bytes.len() {
@@ -174,6 +264,7 @@ impl Bucket {
         let mut rest = self.bytes.get(start..)?;
         let key = u64::from_le_bytes(*take_array(&mut rest)?);
         let source = u32::from_le_bytes(*take_array(&mut rest)?);
+        let row = u32::from_le_bytes(*take_array(&mut rest)?);
         let n_genes = u32::from_le_bytes(*take_array(&mut rest)?) as usize;
         let total_counts = f64::from_le_bytes(*take_array(&mut rest)?);
         let id_bytes = u32::from_le_bytes(*take_array(&mut rest)?) as usize;
@@ -181,7 +272,7 @@ impl Bucket {
         let labels = take(&mut rest, 4 * self.layout.n_labels)?;
         let genes = take(&mut rest, 4 * n_genes)?;
         let counts = take(&mut rest, self.layout.count_bytes() * n_genes)?;
-        let cell = BucketCell { source, total_counts, cell_id, labels, genes, counts };
+        let cell = BucketCell { source, row, total_counts, cell_id, labels, genes, counts };
         Some((key, cell, self.bytes.len() - rest.len()))
     }
 }

@@ -2,12 +2,17 @@
 
 use std::path::Path;
 
-use super::{manifest::SourceEntry, options::ShardOptions};
+use serde::{Deserialize, Serialize};
+
+use super::{feed::one_ahead, folder::hash_files, manifest::SourceEntry, options::ShardOptions};
 use crate::{
-    CellSource, Gene, GeneVocabulary, Quality, QualityPass,
+    CellSource, Gene, GeneVocabulary, QualityPass,
     error::{Error, Result},
     source::genes_under,
 };
+
+/// Where CELLxGENE marks the one data set, of several with the same cell, that counts it.
+const PRIMARY_COLUMN: &str = "is_primary_data";
 
 /// How many of the genes that were left out are named.
 const N_MISSES: usize = 10;
@@ -33,11 +38,16 @@ pub(super) struct Survey {
     pub(super) columns: Vec<ColumnFate>,
     /// Tokens the source measured, ascending.
     pub(super) measured: Vec<u32>,
-    /// Values of kept cells, at most as many as will be stored.
-    pub(super) n_values: u64,
     /// No smaller than any count once those of columns with the same token are summed.
     pub(super) largest: f32,
     pub(super) is_log1p: bool,
+}
+
+impl Survey {
+    /// Which cells are kept, by their row.
+    pub(super) fn keeps(&self, row: usize) -> bool {
+        self.kept_cells.get(row).is_some_and(|&kept| kept)
+    }
 }
 
 /// Reads a source once.
@@ -49,52 +59,102 @@ pub(super) fn read(
     block_bytes: usize,
     observe_cells: &mut dyn FnMut(usize),
 ) -> Result<Statistics> {
-    let genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?;
+    let n_genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?.len();
     let filter = options.quality;
-    let mut pass = QualityPass::new(filter, genes.len());
-    let mut totals = vec![0f64; genes.len()];
+    let secondary = if options.keep_secondary { Vec::new() } else { secondary_cells(source)? };
+    let is_primary = |row: usize| !secondary.get(row).is_some_and(|&secondary| secondary);
+    let mut pass = QualityPass::new(filter, n_genes);
+    let mut totals = vec![0f64; n_genes];
     let (mut largest, mut n_values) = (0f32, 0u64);
-    for block in source.blocks(block_bytes)? {
-        let block = block?;
-        pass.observe(&block);
-        for cell in 0..block.n_cells() {
-            let (columns, values) = block.cell(cell);
-            if !filter.keeps_cell(values) {
-                continue;
+    let files = source.files();
+    let checksum = std::thread::scope(|scope| {
+        let checksum = scope.spawn(|| hash_files(&files));
+        one_ahead(source.blocks(block_bytes)?, |block| {
+            let block = block?;
+            pass.observe_where(&block, &is_primary);
+            for cell in 0..block.n_cells() {
+                let (columns, values) = block.cell(cell);
+                if !is_primary(block.first_row + cell) || !filter.keeps_cell(values) {
+                    continue;
+                }
+                n_values += values.len() as u64;
+                for (&column, &value) in columns.iter().zip(values) {
+                    largest = largest.max(value);
+                    totals[column as usize] += f64::from(value);
+                }
             }
-            n_values += values.len() as u64;
-            for (&column, &value) in columns.iter().zip(values) {
-                largest = largest.max(value);
-                totals[column as usize] += f64::from(value);
-            }
-        }
-        observe_cells(block.n_cells());
-    }
-    Ok(Statistics { genes, quality: pass.finish(), totals, largest, n_values })
+            observe_cells(block.n_cells());
+            Ok(())
+        })?;
+        let panicked = |_| Error::io("read", source.path(), std::io::Error::other("a thread panicked"));
+        checksum.join().map_err(panicked)?
+    });
+    let (bytes, sha256) = checksum?;
+    let quality = pass.finish();
+    Ok(Statistics {
+        n_cells: quality.kept_cells.len(),
+        kept_cells: runs(&quality.kept_cells),
+        kept_genes: runs(&quality.kept_genes),
+        n_secondary: secondary.iter().filter(|&&secondary| secondary).count() as u64,
+        totals,
+        largest,
+        n_values,
+        bytes,
+        sha256,
+    })
 }
 
-/// Numbers of one source before its genes have tokens.
-#[derive(Debug)]
+/// Cells whose `is_primary_data` is false; none where there is no such column.
+fn secondary_cells(source: &dyn CellSource) -> Result<Vec<bool>> {
+    if !source.obs_columns().iter().any(|column| column == PRIMARY_COLUMN) {
+        return Ok(Vec::new());
+    }
+    let labels = source.labels(PRIMARY_COLUMN)?;
+    let is_false = |name: &String| ["false", "0", "f"].contains(&name.trim().to_lowercase().as_str());
+    let says_false: Vec<bool> = labels.categories.iter().map(is_false).collect();
+    Ok(labels.codes.iter().map(|code| code.is_some_and(|code| says_false[code as usize])).collect())
+}
+
+/// Numbers of one source before its genes have tokens: all the first pass is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Statistics {
-    genes: Vec<Gene>,
-    quality: Quality,
+    n_cells: usize,
+    /// Which cells passed, as [`runs`].
+    kept_cells: Vec<u32>,
+    /// Which genes were seen in enough cells, as [`runs`].
+    kept_genes: Vec<u32>,
+    n_secondary: u64,
     /// Sum of each gene over kept cells.
     totals: Vec<f64>,
     largest: f32,
     n_values: u64,
+    /// Size and checksum of the source's files.
+    bytes: u64,
+    sha256: String,
 }
 
 impl Statistics {
     /// Gives the kept genes their tokens: those of the vocabulary, and new ones if it may `grow`.
-    pub(super) fn assign(self, vocabulary: &mut GeneVocabulary, grow: bool, path: &Path) -> Result<Survey> {
+    ///
+    /// - `source`: what the numbers are of
+    pub(super) fn assign(
+        self,
+        source: &dyn CellSource,
+        options: &ShardOptions,
+        vocabulary: &mut GeneVocabulary,
+    ) -> Result<Survey> {
+        let path = source.path();
+        let genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?;
+        let grow = options.extend_vocabulary || options.vocabulary.is_none();
+        let kept_cells = flags(&self.kept_cells);
         let kept: Vec<usize> =
-            (0..self.genes.len()).filter(|&column| self.quality.kept_genes[column]).collect();
-        let kept_genes: Vec<Gene> = kept.iter().map(|&column| self.genes[column].clone()).collect();
+            (0..).zip(flags(&self.kept_genes)).filter(|&(_, kept)| kept).map(|(column, _)| column).collect();
+        let kept_genes: Vec<Gene> = kept.iter().map(|&column| genes[column].clone()).collect();
         let matched = match grow {
             true => vocabulary.extend(&kept_genes, path)?,
             false => vocabulary.match_genes(&kept_genes),
         };
-        let mut columns = vec![ColumnFate::Filtered; self.genes.len()];
+        let mut columns = vec![ColumnFate::Filtered; genes.len()];
         let mut measured = Vec::with_capacity(kept.len());
         for (&column, token) in kept.iter().zip(&matched.tokens) {
             columns[column] = match token {
@@ -110,11 +170,17 @@ impl Statistics {
         measured.dedup();
         let mut misses: Vec<usize> = matched.misses.iter().map(|&index| kept[index]).collect();
         misses.sort_by(|&a, &b| self.totals[b].total_cmp(&self.totals[a]));
-        let name = |&column: &usize| self.genes[column].name().to_owned();
+        let name = |&column: &usize| genes[column].name().to_owned();
         let entry = SourceEntry {
-            n_cells: self.quality.kept_cells.len() as u64,
-            n_cells_kept: self.quality.n_kept_cells() as u64,
-            n_genes: self.genes.len() as u64,
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            bytes: self.bytes,
+            sha256: self.sha256,
+            matrix: source.matrix(),
+            n_cells: self.n_cells as u64,
+            n_cells_secondary: self.n_secondary,
+            n_cells_kept: kept_cells.iter().filter(|&&kept| kept).count() as u64,
+            n_values: self.n_values,
+            n_genes: genes.len() as u64,
             n_genes_kept: kept.len() as u64,
             n_matched_by_id: matched.by_id as u64,
             n_matched_by_symbol: (matched.n_matched() - matched.by_id) as u64,
@@ -126,14 +192,35 @@ impl Statistics {
         };
         Ok(Survey {
             entry,
-            kept_cells: self.quality.kept_cells,
+            kept_cells,
             columns,
             measured,
-            n_values: self.n_values,
             largest: self.largest * most_columns as f32,
-            is_log1p: false,
+            is_log1p: source.is_log1p(),
         })
     }
+}
+
+/// Flags as lengths of runs of equal ones, the first of `true`, which may be 0.
+fn runs(flags: &[bool]) -> Vec<u32> {
+    let mut runs: Vec<u32> = vec![0];
+    let mut current = true;
+    for &flag in flags {
+        if flag != current {
+            runs.push(0);
+            current = flag;
+        }
+        if let Some(run) = runs.last_mut() {
+            *run += 1;
+        }
+    }
+    runs
+}
+
+/// The flags of [`runs`].
+fn flags(runs: &[u32]) -> Vec<bool> {
+    let flags = runs.iter().zip([true, false].into_iter().cycle());
+    flags.flat_map(|(&length, flag)| std::iter::repeat_n(flag, length as usize)).collect()
 }
 
 /// Refuses a source whose genes are mostly not in the vocabulary it was given.
@@ -158,4 +245,18 @@ pub(super) fn check_match(
             .map(|&column| genes[column].name().to_owned())
             .collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn flags_come_back_from_their_runs(kept in proptest::collection::vec(any::<bool>(), 0..200)) {
+            prop_assert_eq!(flags(&runs(&kept)), kept);
+        }
+    }
 }

@@ -1,10 +1,18 @@
-use std::{collections::HashMap, fs, path::Path};
+mod parts;
+mod restart;
+mod samples;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{
-    fixture::{MemorySource, options, shards, symbol, write},
+    fixture::{MemorySource, contents_of, options, shards, symbol, write},
     *,
 };
 use crate::{Error, GeneToken, GeneVocabulary, QualityFilter};
@@ -230,10 +238,10 @@ fn logarithms_and_counts_meet_as_logarithms() {
 fn an_interrupted_run_is_no_shard_set_and_is_started_over() {
     let folder = TempDir::new().unwrap();
     let target = folder.path().join("set");
-    let unfinished = folder::UnfinishedFolder::claim(&target).unwrap();
+    let unfinished = folder::UnfinishedFolder::claim(&target, "job").unwrap();
     fs::write(unfinished.work().join("bucket-00000"), b"half a cell").unwrap();
     fs::write(target.join("cells-00007.parquet"), b"moved, but the manifest was never written").unwrap();
-    assert!(matches!(folder::UnfinishedFolder::claim(&target), Err(Error::FolderBusy { .. })));
+    assert!(matches!(folder::UnfinishedFolder::claim(&target, "job"), Err(Error::FolderBusy { .. })));
     // A killed process runs no destructor, but its lock is gone: forgetting would keep the lock.
     let work = unfinished.work().to_path_buf();
     let backup = folder.path().join("backup");

@@ -1,44 +1,41 @@
-//! Making a shard set: two passes over the inputs, a permutation on disk, Parquet files, and the manifest last.
+//! Making a shard set of input files: a pass over each for quality control and tokens, then one that hands out cells.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
-
-use rayon::prelude::*;
+use std::path::{Path, PathBuf};
 
 use super::{
-    SOURCES_FILE, VOCABULARY_FILE,
-    encode::{self, CellEncoder},
-    folder::{UnfinishedFolder, cell_file_name, hash_files},
-    manifest::{CellFile, Manifest, QualityCounts, StoredValues},
+    assembly::Assembly,
+    feed::{Categories, CellPlace, Feed, Plan, SpillTarget, one_ahead, source_names},
+    folder::{UnfinishedFolder, hash_files},
+    job::{InputFile, Job},
+    manifest::{Manifest, PartEntry, StoredValues},
     options::{ShardOptions, ShardProgress, ShardStage},
     reader::ShardSet,
-    spill::{Bucket, Buckets, NO_LABEL, SpillLayout, SpilledCell},
-    survey::{self, ColumnFate, Survey},
+    spill::{NO_LABEL, SpilledCell},
+    survey::{self, ColumnFate, Statistics, Survey},
 };
 use crate::{
     CellSource, CountBlock, GeneVocabulary,
     error::{Error, Result},
     normalize::normalize,
-    random::{Purpose, stream},
     source::{genes_under, open_cells},
 };
-
-/// Bytes assumed for a cell's name when the size of the spill is estimated.
-const TYPICAL_ID_BYTES: usize = 32;
-/// Buckets at most; beyond it they grow.
-const MAX_BUCKETS: usize = 4096;
 
 /// Makes a shard set of `inputs` in the folder `out`, which must be empty, new, or left by an interrupted run.
 ///
 /// Quality control follows scanpy, file by file: cells with too few genes go first, then genes seen in too few of the
-/// cells that stay. Cells left without any gene of the vocabulary are dropped too. The cells of all files are then put
-/// in one uniformly random order, fixed by the seed and the order of `inputs`.
+/// cells that stay. Cells that a file's own `is_primary_data` calls copies are as if they were not there. Cells left without
+/// any gene of the vocabulary are dropped too. The cells of all files are then put in one uniformly random order, fixed by
+/// the seed and the order of `inputs`.
 ///
 /// Besides the result, the folder needs room for all cells uncompressed while this runs. Memory stays at about
-/// [`ShardOptions::max_memory`] plus cell names and labels of the largest file. When it fails, it takes back what it has
-/// written; when it is killed, the next call on the same folder does.
+/// [`ShardOptions::max_memory`] plus cell names and labels of the largest file and, for a sample, 8 bytes a cell.
+///
+/// When it fails, it takes back what it has written. When it is killed, the same call goes on with what was finished:
+/// inputs that were read, buckets that became files. The result is the same, byte for byte. On a folder where the same call
+/// was completed before, it compares the inputs with what was read then, and is done.
+///
+/// With [`ShardOptions::part`], `inputs` are still all of them, in the same order for every part; what is written is a set
+/// of the part's own cells, for [`merge_shards`](super::merge_shards).
 ///
 /// # Errors
 /// [`Error::FolderNotEmpty`] and [`Error::FolderBusy`] for the folder, [`Error::Missing`] if no input has one of
@@ -53,75 +50,51 @@ pub fn write_shards(
     write_sources(inputs, &|path| open_cells(path, &options.choice), out, options, progress)
 }
 
+type OpenSource<'a> = dyn Fn(&Path) -> Result<Box<dyn CellSource>> + 'a;
+
 /// [`write_shards`] for any kind of source.
 pub(super) fn write_sources(
     inputs: &[PathBuf],
-    open: &dyn Fn(&Path) -> Result<Box<dyn CellSource>>,
+    open: &OpenSource<'_>,
     out: &Path,
     options: &ShardOptions,
     progress: &mut dyn FnMut(ShardProgress),
 ) -> Result<ShardSet> {
     options.check()?;
-    let n_cells_read = check_inputs(inputs, open, options)?;
-    let folder = UnfinishedFolder::claim(out)?;
-    let mut job = Job { inputs, open, options, work: folder.work().to_path_buf(), progress };
-    let (vocabulary, mut surveys) = job.survey(n_cells_read)?;
-    let n_kept = job.sample(&mut surveys);
-    if n_kept == 0 {
-        return Err(Error::NoCells { path: inputs[0].clone(), filtered: n_cells_read > 0 });
-    }
-    let values = stored_values(&surveys);
-    let layout =
-        SpillLayout { n_labels: options.obs_columns.len(), counts_u16: values == StoredValues::CountsU16 };
-    let (buckets, categories) = job.permute(&mut surveys, layout, values)?;
-    let n_written: u64 = surveys.iter().map(|survey| survey.entry.n_cells_written).sum();
-    if n_written == 0 {
-        return Err(Error::NoCells { path: inputs[0].clone(), filtered: true });
-    }
-    let files = job.encode(&surveys, buckets, layout, values, &categories, n_written as usize)?;
-    let manifest = job.manifest(&vocabulary, surveys, files, values)?;
-    folder.commit(&manifest)?;
-    ShardSet::open(out)
-}
-
-/// Opens every input before any long work, and counts cells.
-fn check_inputs(
-    inputs: &[PathBuf],
-    open: &dyn Fn(&Path) -> Result<Box<dyn CellSource>>,
-    options: &ShardOptions,
-) -> Result<usize> {
     if inputs.is_empty() {
         let reason = "at least one input file is needed".into();
         return Err(Error::BadOption { option: "data", value: "empty".into(), reason });
     }
-    let mut n_cells = 0;
-    let mut available: Vec<String> = Vec::new();
-    for path in inputs {
-        let source = open(path)?;
-        n_cells += source.n_cells();
-        if let Some(vocabulary) = &options.vocabulary {
-            survey::check_match(
-                &genes_under(source.as_ref(), options.vocabulary.as_ref(), options.mouse)?,
-                vocabulary,
-                options.min_match,
-                path,
-            )?;
-        }
-        for name in source.obs_columns() {
-            if !available.contains(&name) {
-                available.push(name);
-            }
-        }
+    let files: Vec<InputFile> = inputs.iter().map(|path| InputFile::of(path)).collect::<Result<_>>()?;
+    let own = match options.part {
+        Some(part) => part.inputs(&files.iter().map(|file| file.bytes).collect::<Vec<_>>())?,
+        None => (0..inputs.len()).collect(),
+    };
+    let part = options.part.map(|part| PartEntry {
+        part,
+        sources: own.iter().map(|&input| input as u32).collect(),
+        n_sources: inputs.len() as u32,
+    });
+    let names = source_names(inputs.iter().map(PathBuf::as_path));
+    let mut feed = FileFeed {
+        paths: own.iter().map(|&input| inputs[input].as_path()).collect(),
+        names: own.iter().map(|&input| names[input].clone()).collect(),
+        positions: own.iter().map(|&input| input as u32).collect(),
+        surveys: Vec::new(),
+        open,
+    };
+    let job = Job::of_files(&files, options);
+    let n_cells = feed.check(inputs, options)?;
+    if let Some(set) = job.finished(out, part.as_ref(), options, |manifest| feed.made(manifest))? {
+        return Ok(set);
     }
-    match options.obs_columns.iter().find(|name| !available.contains(name)) {
-        Some(name) => Err(Error::Missing {
-            path: inputs[0].clone(),
-            what: "label column",
-            name: name.clone(),
-            available,
-        }),
-        None => Ok(n_cells),
-    }
+    let folder = UnfinishedFolder::claim(out, &job.text)?;
+    let vocabulary = feed.survey(&folder, options, n_cells, progress)?;
+    let plan = feed.plan(vocabulary, part);
+    let first = feed.paths[0];
+    Assembly { options, columns: options.columns(), folder, progress }
+        .finish(&mut feed, plan, &job, first)?;
+    ShardSet::open(out)
 }
 
 /// Counts fit in 16 bits, or they do not; one source of logarithms makes all cells logarithms.
@@ -135,263 +108,207 @@ fn stored_values(surveys: &[Survey]) -> StoredValues {
     }
 }
 
-/// One call of [`write_shards`].
-struct Job<'a> {
-    inputs: &'a [PathBuf],
-    open: &'a dyn Fn(&Path) -> Result<Box<dyn CellSource>>,
-    options: &'a ShardOptions,
-    work: PathBuf,
-    progress: &'a mut dyn FnMut(ShardProgress),
+/// Input files, all or those of a part.
+struct FileFeed<'a> {
+    paths: Vec<&'a Path>,
+    /// Unique among all inputs of the set.
+    names: Vec<String>,
+    /// Positions among all inputs of the set.
+    positions: Vec<u32>,
+    surveys: Vec<Survey>,
+    open: &'a OpenSource<'a>,
 }
 
-impl Job<'_> {
-    fn block_bytes(&self) -> usize {
-        self.options.max_memory / 16
+impl FileFeed<'_> {
+    /// Opens every input before any long work, and counts cells.
+    ///
+    /// - `all`: the inputs of other parts too: a column must be in one of them
+    fn check(&self, all: &[PathBuf], options: &ShardOptions) -> Result<usize> {
+        let mut n_cells = 0;
+        let mut available: Vec<String> = Vec::new();
+        let mut add = |source: &dyn CellSource| {
+            for name in source.obs_columns() {
+                if !available.contains(&name) {
+                    available.push(name);
+                }
+            }
+            options.columns().into_iter().find(|name| !available.contains(name))
+        };
+        let mut missing = None;
+        for path in &self.paths {
+            let source = (self.open)(path)?;
+            n_cells += source.n_cells();
+            if let Some(vocabulary) = &options.vocabulary {
+                let genes = genes_under(source.as_ref(), options.vocabulary.as_ref(), options.mouse)?;
+                survey::check_match(&genes, vocabulary, options.min_match, path)?;
+            }
+            missing = add(source.as_ref());
+        }
+        for path in all.iter().filter(|path| !self.paths.contains(&path.as_path())) {
+            if missing.is_none() {
+                break;
+            }
+            missing = add((self.open)(path)?.as_ref());
+        }
+        match missing {
+            Some(name) => Err(Error::Missing { path: all[0].clone(), what: "label column", name, available }),
+            None => Ok(n_cells),
+        }
+    }
+
+    /// Whether a set was made of the inputs as they are now.
+    fn made(&self, manifest: &Manifest) -> Result<bool> {
+        if manifest.sources.len() != self.paths.len() {
+            return Ok(false);
+        }
+        for (path, entry) in self.paths.iter().zip(&manifest.sources) {
+            let (bytes, sha256) = hash_files(&(self.open)(path)?.files())?;
+            if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// First pass: quality control and tokens, source by source.
-    fn survey(&mut self, n_cells: usize) -> Result<(GeneVocabulary, Vec<Survey>)> {
-        let options = self.options;
+    fn survey(
+        &mut self,
+        folder: &UnfinishedFolder,
+        options: &ShardOptions,
+        total: usize,
+        progress: &mut dyn FnMut(ShardProgress),
+    ) -> Result<GeneVocabulary> {
         let mut vocabulary =
             options.vocabulary.clone().unwrap_or_else(|| GeneVocabulary::new(options.capacity));
-        let grow = options.extend_vocabulary || options.vocabulary.is_none();
-        let block_bytes = self.block_bytes();
-        let mut surveys: Vec<Survey> = Vec::with_capacity(self.inputs.len());
         let mut done = 0;
-        for path in self.inputs {
+        for (index, path) in self.paths.iter().enumerate() {
             let source = (self.open)(path)?;
-            let progress = &mut *self.progress;
             let mut observe = |n_cells_of_block: usize| {
                 done += n_cells_of_block;
-                progress(ShardProgress { stage: ShardStage::Survey, done, total: n_cells });
+                progress(ShardProgress { stage: ShardStage::Survey, done, total });
             };
-            let statistics = survey::read(source.as_ref(), options, block_bytes, &mut observe)?;
-            let mut survey = statistics.assign(&mut vocabulary, grow, path)?;
-            (survey.entry.bytes, survey.entry.sha256) = hash_files(&source.files())?;
-            survey.entry.file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            survey.entry.name = unique_name(path, &surveys);
-            survey.entry.matrix = source.matrix();
-            survey.is_log1p = source.is_log1p();
-            surveys.push(survey);
-        }
-        Ok((vocabulary, surveys))
-    }
-
-    /// Unmarks kept cells beyond `max_cells`: those with the largest random numbers. Says how many are left.
-    fn sample(&self, surveys: &mut [Survey]) -> usize {
-        let n_kept: usize = surveys.iter().map(|survey| survey.entry.n_cells_kept as usize).sum();
-        let Some(max_cells) = self.options.max_cells.filter(|&max_cells| max_cells < n_kept) else {
-            return n_kept;
-        };
-        let seed = self.options.seed;
-        let key =
-            |source: usize, cell: usize| stream(seed, Purpose::Subsample, source as u64, cell as u64).bits();
-        let kept = |survey: &Survey| -> Vec<usize> {
-            (0..survey.kept_cells.len()).filter(|&cell| survey.kept_cells[cell]).collect()
-        };
-        let mut keys: Vec<u64> = Vec::with_capacity(n_kept);
-        for (source, survey) in surveys.iter().enumerate() {
-            keys.extend(kept(survey).into_iter().map(|cell| key(source, cell)));
-        }
-        let (_, &mut first_out, _) = keys.select_nth_unstable(max_cells);
-        for (source, survey) in surveys.iter_mut().enumerate() {
-            for cell in kept(survey) {
-                survey.kept_cells[cell] = key(source, cell) < first_out;
-            }
-        }
-        max_cells
-    }
-
-    /// Second pass: every kept cell goes to the bucket of its random key.
-    ///
-    /// Gives the buckets' files and the categories of each label column.
-    fn permute(
-        &mut self,
-        surveys: &mut [Survey],
-        layout: SpillLayout,
-        values: StoredValues,
-    ) -> Result<(Vec<PathBuf>, Vec<Vec<String>>)> {
-        let total: usize = surveys.iter().map(|survey| survey.kept_cells.len()).sum();
-        let n_buckets = n_buckets(surveys, layout, self.options.max_memory);
-        let mut buckets = Buckets::new(&self.work, n_buckets, self.options.max_memory / 8, layout);
-        let mut categories = vec![Categories::default(); self.options.obs_columns.len()];
-        let mut done = 0;
-        for (index, (path, survey)) in self.inputs.iter().zip(surveys).enumerate() {
-            let source = (self.open)(path)?;
-            let cell_ids = source.cell_ids()?;
-            let labels = self.label_codes(source.as_ref(), &mut categories)?;
-            let mut cells = CellAssembler {
-                normalize_first: values == StoredValues::Log1pF32 && !survey.is_log1p,
-                ..Default::default()
-            };
-            for block in source.blocks(self.block_bytes())? {
-                let block = block?;
-                for cell in 0..block.n_cells() {
-                    let row = block.first_row + cell;
-                    if !survey.kept_cells.get(row).is_some_and(|&kept| kept) {
-                        continue;
-                    }
-                    cells.assemble(&block, cell, survey);
-                    if cells.genes.is_empty() {
-                        survey.entry.n_cells_without_genes += 1;
-                        continue;
-                    }
-                    survey.entry.n_cells_written += 1;
-                    cells.labels.clear();
-                    cells
-                        .labels
-                        .extend(labels.iter().map(|codes| codes.get(row).copied().unwrap_or(NO_LABEL)));
-                    buckets.push(&SpilledCell {
-                        key: stream(self.options.seed, Purpose::Permutation, index as u64, row as u64).bits(),
-                        source: index as u32,
-                        total_counts: cells.total_counts,
-                        cell_id: cell_ids.get(row).map_or("", String::as_str),
-                        labels: &cells.labels,
-                        genes: &cells.genes,
-                        counts: &cells.counts,
-                    })?;
+            let note = format!("survey-{index:05}.json");
+            let statistics = match folder.load::<Statistics>(&note) {
+                Some(statistics) => {
+                    observe(source.n_cells());
+                    statistics
                 }
-                done += block.n_cells();
-                (self.progress)(ShardProgress { stage: ShardStage::Permute, done, total });
-            }
+                None => {
+                    let statistics =
+                        survey::read(source.as_ref(), options, options.max_memory / 16, &mut observe)?;
+                    folder.save(&note, &statistics)?;
+                    statistics
+                }
+            };
+            let mut survey = statistics.assign(source.as_ref(), options, &mut vocabulary)?;
+            survey.entry.name.clone_from(&self.names[index]);
+            self.surveys.push(survey);
         }
-        Ok((buckets.finish()?, categories.into_iter().map(|column| column.names).collect()))
+        Ok(vocabulary)
     }
 
-    /// Codes of each label column in `categories`, which grow; no codes where the source lacks the column.
-    fn label_codes(&self, source: &dyn CellSource, categories: &mut [Categories]) -> Result<Vec<Vec<u32>>> {
-        let present = source.obs_columns();
-        let columns = self.options.obs_columns.iter().zip(categories);
-        let codes = columns.map(|(name, categories)| {
-            if !present.contains(name) {
-                return Ok(Vec::new());
-            }
-            let labels = source.labels(name)?;
-            let merged: Vec<u32> = labels.categories.iter().map(|label| categories.code(label)).collect();
-            let code = |code: &Option<u32>| code.and_then(|code| merged.get(code as usize).copied());
-            Ok(labels.codes.iter().map(|own| code(own).unwrap_or(NO_LABEL)).collect())
-        });
-        codes.collect()
+    fn plan(&mut self, vocabulary: GeneVocabulary, part: Option<PartEntry>) -> Plan {
+        Plan {
+            vocabulary,
+            sources: self.surveys.iter().map(|survey| survey.entry.clone()).collect(),
+            measured: self.surveys.iter_mut().map(|survey| std::mem::take(&mut survey.measured)).collect(),
+            values: stored_values(&self.surveys),
+            part,
+        }
+    }
+}
+
+impl Feed for FileFeed<'_> {
+    fn n_inputs(&self) -> usize {
+        self.paths.len()
     }
 
-    /// Turns every bucket into a Parquet file, two at a time: more would exceed the memory that was granted.
-    fn encode(
+    fn n_cells(&self, input: usize) -> usize {
+        self.surveys[input].kept_cells.len()
+    }
+
+    fn review(
         &mut self,
-        surveys: &[Survey],
-        buckets: Vec<PathBuf>,
-        layout: SpillLayout,
-        values: StoredValues,
-        categories: &[Vec<String>],
-        total: usize,
-    ) -> Result<Vec<CellFile>> {
-        let names = self.options.obs_columns.iter().map(String::as_str);
-        let categories = categories.iter().map(|names| names.iter().map(String::as_str).collect());
-        let obs_columns: Vec<(&str, Vec<&str>)> = names.zip(categories).collect();
-        let sources = surveys.iter().map(|survey| survey.entry.name.as_str());
-        let encoder = CellEncoder::new(values, self.options.row_group_cells, sources, &obs_columns);
-        let work = &self.work;
-        let encode = |(index, path): (usize, &PathBuf)| {
-            let bucket = Bucket::read(path, layout)?;
-            std::fs::remove_file(path).map_err(|source| Error::io("remove", path, source))?;
-            encoder.write(&bucket, work, cell_file_name(index))
+        input: usize,
+        column: Option<&str>,
+        keep: &mut dyn FnMut(CellPlace, Option<&str>) -> bool,
+    ) -> Result<()> {
+        let labels = match column {
+            Some(column) => {
+                let source = (self.open)(self.paths[input])?;
+                let present = source.obs_columns().iter().any(|present| present == column);
+                present.then(|| source.labels(column)).transpose()?
+            }
+            None => None,
         };
-        let mut files: Vec<CellFile> = Vec::with_capacity(buckets.len());
-        let mut done = 0;
-        for pair in buckets.chunks(2) {
-            let written: Result<Vec<CellFile>> = pair
-                .par_iter()
-                .enumerate()
-                .map(|(offset, path)| encode((files.len() + offset, path)))
-                .collect();
-            files.extend(written?);
-            done = files[files.len() - pair.len()..]
-                .iter()
-                .fold(done, |done, file| done + file.n_cells() as usize);
-            (self.progress)(ShardProgress { stage: ShardStage::Write, done, total });
+        let label = |row: usize| {
+            let labels = labels.as_ref()?;
+            let code = labels.codes.get(row).copied().flatten()?;
+            labels.categories.get(code as usize).map(String::as_str)
+        };
+        let source = self.positions[input];
+        for (row, kept) in self.surveys[input].kept_cells.iter_mut().enumerate() {
+            *kept = *kept && keep(CellPlace { source, row: row as u32 }, label(row));
         }
-        Ok(files)
+        Ok(())
     }
 
-    /// Writes the other files, and describes everything.
-    fn manifest(
+    fn spill(
         &self,
-        vocabulary: &GeneVocabulary,
-        surveys: Vec<Survey>,
-        files: Vec<CellFile>,
-        values: StoredValues,
-    ) -> Result<Manifest> {
-        vocabulary.write_parquet(&self.work.join(VOCABULARY_FILE))?;
-        let (entries, measured): (Vec<_>, Vec<_>) =
-            surveys.into_iter().map(|survey| (survey.entry, survey.measured)).unzip();
-        let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-        encode::write_sources(&self.work.join(SOURCES_FILE), &names, &measured)?;
-        let side_files = [VOCABULARY_FILE, SOURCES_FILE].iter().map(|name| encode::seal(&self.work, name));
-        let (format, version) = Manifest::current_format();
-        Ok(Manifest {
-            format,
-            version,
-            seed: self.options.seed,
-            values,
-            n_cells: files.iter().map(CellFile::n_cells).sum(),
-            row_group_cells: self.options.row_group_cells as u32,
-            n_genes: vocabulary.len() as u32,
-            capacity: vocabulary.capacity() as u32,
-            vocabulary_hash: vocabulary.hash(),
-            quality: QualityCounts {
-                min_genes: self.options.quality.min_genes,
-                min_cells: self.options.quality.min_cells,
-                n_cells_read: entries.iter().map(|entry| entry.n_cells).sum(),
-                n_cells_kept: entries.iter().map(|entry| entry.n_cells_kept).sum(),
-                max_cells: self.options.max_cells.map(|max_cells| max_cells as u64),
-            },
-            obs_columns: self.options.obs_columns.clone(),
-            side_files: side_files.collect::<Result<_>>()?,
-            sources: entries,
-            files,
+        input: usize,
+        target: &SpillTarget<'_>,
+        categories: &mut [Categories],
+        spill: &mut dyn FnMut(&SpilledCell<'_>) -> Result<()>,
+        observe: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        let survey = &self.surveys[input];
+        let source = (self.open)(self.paths[input])?;
+        let cell_ids = source.cell_ids()?;
+        let labels = label_codes(source.as_ref(), target.columns, categories)?;
+        let mut cells = CellAssembler {
+            normalize_first: target.values == StoredValues::Log1pF32 && !survey.is_log1p,
+            ..Default::default()
+        };
+        one_ahead(source.blocks(target.block_bytes)?, |block| {
+            let block = block?;
+            for cell in 0..block.n_cells() {
+                let row = block.first_row + cell;
+                if !survey.keeps(row) {
+                    continue;
+                }
+                cells.assemble(&block, cell, survey);
+                cells.labels.clear();
+                cells.labels.extend(labels.iter().map(|codes| codes.get(row).copied().unwrap_or(NO_LABEL)));
+                let place = CellPlace { source: self.positions[input], row: row as u32 };
+                spill(&SpilledCell {
+                    key: place.key(target.seed),
+                    source: input as u32,
+                    row: place.row,
+                    total_counts: cells.total_counts,
+                    cell_id: cell_ids.get(row).map_or("", String::as_str),
+                    labels: &cells.labels,
+                    genes: &cells.genes,
+                    counts: &cells.counts,
+                })?;
+            }
+            observe(block.n_cells());
+            Ok(())
         })
     }
 }
 
-/// So many buckets that one takes a quarter of the memory.
-fn n_buckets(surveys: &[Survey], layout: SpillLayout, max_memory: usize) -> usize {
-    let n_bytes: f64 = (surveys.iter())
-        .map(|survey| {
-            let n_kept = survey.kept_cells.iter().filter(|&&kept| kept).count() as f64;
-            let n_genes = survey.n_values as f64 / (survey.entry.n_cells_kept.max(1) as f64);
-            n_kept * (layout.cell_bytes(TYPICAL_ID_BYTES) as f64 + n_genes * layout.gene_bytes() as f64)
-        })
-        .sum();
-    ((n_bytes / (max_memory as f64 / 4.0)).ceil() as usize).clamp(1, MAX_BUCKETS)
-}
-
-/// The file's or folder's name without its endings, with a number where an earlier source has the same.
-fn unique_name(path: &Path, earlier: &[Survey]) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let unpacked = Path::new(name.strip_suffix(".gz").unwrap_or(&name));
-    let stem = if path.is_dir() { unpacked.file_name() } else { unpacked.file_stem() };
-    let stem = stem.unwrap_or_default().to_string_lossy().into_owned();
-    let taken = |name: &str| earlier.iter().any(|survey| survey.entry.name == name);
-    let numbered = (2..).map(|number| format!("{stem}-{number}"));
-    std::iter::once(stem.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(stem)
-}
-
-/// Labels of one column over all sources, in order of appearance.
-#[derive(Debug, Clone, Default)]
-struct Categories {
-    names: Vec<String>,
-    codes: HashMap<String, u32>,
-}
-
-impl Categories {
-    fn code(&mut self, label: &str) -> u32 {
-        if let Some(&code) = self.codes.get(label) {
-            return code;
-        }
-        let code = self.names.len() as u32;
-        self.names.push(label.to_owned());
-        self.codes.insert(label.to_owned(), code);
-        code
-    }
+/// Codes of each column in `categories`, which grow; no codes where the source lacks the column.
+fn label_codes(
+    source: &dyn CellSource,
+    columns: &[String],
+    categories: &mut [Categories],
+) -> Result<Vec<Vec<u32>>> {
+    let present = source.obs_columns();
+    let codes = columns.iter().zip(categories).map(|(name, categories)| {
+        let labels = present.contains(name).then(|| source.labels(name)).transpose()?;
+        Ok(labels.map_or_else(Vec::new, |labels| categories.codes(&labels)))
+    });
+    codes.collect()
 }
 
 /// Turns one row of a block after the other into tokens and counts.

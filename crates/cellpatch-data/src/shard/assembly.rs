@@ -1,0 +1,287 @@
+//! From a feed of cells to a finished set: sample, buckets on disk, Parquet files, and the manifest last.
+
+use std::{fs, path::Path};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    SOURCES_FILE, VOCABULARY_FILE,
+    balance::{KeyCounts, KeyRanges},
+    encode::{self, CellEncoder},
+    feed::{Categories, Feed, Plan, SpillTarget},
+    folder::{UnfinishedFolder, cell_file_name},
+    job::Job,
+    manifest::{CellFile, Manifest, QualityCounts, SourceEntry, StoredValues},
+    options::{ShardOptions, ShardProgress, ShardStage},
+    reader::ShardSet,
+    sample::Strata,
+    spill::{Bucket, BucketMark, Buckets, SpillLayout, bucket_path},
+};
+use crate::error::{Error, Result};
+
+/// Bytes assumed for a cell's name when the size of the spill is estimated.
+const TYPICAL_ID_BYTES: usize = 32;
+/// Buckets at most; beyond it they grow.
+const MAX_BUCKETS: usize = 4096;
+/// Where the second pass notes how far it is.
+const SPILL_FILE: &str = "spill.json";
+
+/// The second half of making a set.
+pub(super) struct Assembly<'a> {
+    pub(super) options: &'a ShardOptions,
+    /// Columns of `obs` to keep.
+    pub(super) columns: Vec<String>,
+    pub(super) folder: UnfinishedFolder,
+    pub(super) progress: &'a mut dyn FnMut(ShardProgress),
+}
+
+/// How far the second pass is, after an input.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct SpillState {
+    n_inputs: usize,
+    buckets: Vec<BucketMark>,
+    /// Categories of each column so far.
+    categories: Vec<Vec<String>>,
+    /// Cells of each source that were written, and that were left out for want of genes.
+    cells: Vec<(u64, u64)>,
+}
+
+/// Everything that is in buckets.
+struct Spilled {
+    /// The buckets that have cells, and the files they are.
+    buckets: Vec<(usize, BucketMark)>,
+    layout: SpillLayout,
+    values: StoredValues,
+    categories: Vec<Vec<String>>,
+}
+
+impl Assembly<'_> {
+    /// Makes the set; `first` is the input to name where nothing is left of all.
+    pub(super) fn finish(
+        mut self,
+        feed: &mut dyn Feed,
+        mut plan: Plan,
+        job: &Job,
+        first: &Path,
+    ) -> Result<()> {
+        let nothing = |filtered| Error::NoCells { path: first.to_path_buf(), filtered };
+        let n_read: u64 = plan.sources.iter().map(|source| source.n_cells).sum();
+        self.sample(feed)?;
+        let counts = self.count(feed)?;
+        if counts.n_cells() == 0 && plan.part.is_none() {
+            return Err(nothing(n_read > 0));
+        }
+        let spilled = self.spill(feed, &mut plan, &counts)?;
+        let n_written: u64 = plan.sources.iter().map(|source| source.n_cells_written).sum();
+        if n_written == 0 && plan.part.is_none() {
+            return Err(nothing(true));
+        }
+        let files = self.encode(&plan.sources, &spilled, n_written as usize)?;
+        let mut manifest = self.manifest(plan, files, job)?;
+        let set = ShardSet::of(self.folder.work().to_path_buf(), manifest.clone())?;
+        manifest.shared_cells = set.shared_cells(self.options.max_memory / 4)?;
+        self.folder.commit(&manifest)
+    }
+
+    /// Leaves `max_cells` cells.
+    fn sample(&self, feed: &mut dyn Feed) -> Result<()> {
+        let Some(max_cells) = self.options.max_cells else { return Ok(()) };
+        let (seed, column) = (self.options.seed, self.options.stratify.as_deref());
+        let mut strata = Strata::default();
+        for input in 0..feed.n_inputs() {
+            feed.review(input, column, &mut |cell, label| {
+                strata.add(label, cell.sample_key(seed));
+                true
+            })?;
+        }
+        if strata.n_cells() <= max_cells {
+            return Ok(());
+        }
+        let bounds = strata.bounds(max_cells);
+        (0..feed.n_inputs()).try_for_each(|input| {
+            feed.review(input, column, &mut |cell, label| bounds.keeps(label, cell.sample_key(seed)))
+        })
+    }
+
+    /// Counts where all cells will go.
+    fn count(&self, feed: &mut dyn Feed) -> Result<KeyCounts> {
+        let mut counts = KeyCounts::default();
+        for input in 0..feed.n_inputs() {
+            feed.review(input, None, &mut |cell, _| {
+                counts.add(cell.key(self.options.seed));
+                true
+            })?;
+        }
+        Ok(counts)
+    }
+
+    /// Puts every cell in the bucket of its random key, from where an interrupted run stopped.
+    fn spill(&mut self, feed: &dyn Feed, plan: &mut Plan, counts: &KeyCounts) -> Result<Spilled> {
+        let Self { options, columns, folder, progress } = self;
+        let layout =
+            SpillLayout { n_labels: columns.len(), counts_u16: plan.values == StoredValues::CountsU16 };
+        let n_buckets = n_buckets(&plan.sources, counts.n_cells(), layout, options.max_memory);
+        let ranges = counts.ranges(n_buckets);
+        let mut state = begun(folder, &ranges, plan, feed.n_inputs()).unwrap_or_default();
+        let mut buckets = None;
+        if state.n_inputs < feed.n_inputs() {
+            let memory = options.max_memory / 8;
+            let resumed = Buckets::resume(folder.work(), &ranges, memory, layout, &state.buckets)?;
+            if resumed.is_none() {
+                state = SpillState::default();
+            }
+            let fresh = || Buckets::new(folder.work(), &ranges, memory, layout);
+            buckets = Some(resumed.map_or_else(fresh, Ok)?);
+        }
+        state.categories.resize(columns.len(), Vec::new());
+        state.cells.resize(plan.sources.len(), (0, 0));
+        let mut categories: Vec<Categories> = state.categories.drain(..).map(Categories::of).collect();
+        let target = SpillTarget {
+            seed: options.seed,
+            values: plan.values,
+            columns,
+            block_bytes: options.max_memory / 16,
+        };
+        let total = (0..feed.n_inputs()).map(|input| feed.n_cells(input)).sum();
+        let mut done = (0..state.n_inputs).map(|input| feed.n_cells(input)).sum();
+        for input in state.n_inputs..feed.n_inputs() {
+            let Some(buckets) = &mut buckets else { break };
+            let cells = &mut state.cells;
+            let mut spill = |cell: &super::spill::SpilledCell<'_>| {
+                let (n_written, n_without_genes) = &mut cells[cell.source as usize];
+                if cell.genes.is_empty() {
+                    *n_without_genes += 1;
+                    return Ok(());
+                }
+                *n_written += 1;
+                buckets.push(cell)
+            };
+            let mut observe = |n_cells| {
+                done += n_cells;
+                progress(ShardProgress { stage: ShardStage::Permute, done, total });
+            };
+            feed.spill(input, &target, &mut categories, &mut spill, &mut observe)?;
+            state.n_inputs = input + 1;
+            state.buckets = buckets.marks()?;
+            state.categories = categories.iter().map(|column| column.names.clone()).collect();
+            folder.save(SPILL_FILE, &state)?;
+        }
+        for (source, &(n_written, n_without_genes)) in plan.sources.iter_mut().zip(&state.cells) {
+            source.n_cells_written = n_written;
+            source.n_cells_without_genes += n_without_genes;
+        }
+        let buckets = state.buckets.into_iter().enumerate().filter(|(_, mark)| mark.bytes > 0).collect();
+        let categories = categories.into_iter().map(|column| column.names).collect();
+        Ok(Spilled { buckets, layout, values: plan.values, categories })
+    }
+
+    /// Turns every bucket into a Parquet file, two at a time: more would exceed the memory that was granted.
+    fn encode(&mut self, sources: &[SourceEntry], spilled: &Spilled, total: usize) -> Result<Vec<CellFile>> {
+        let names = self.columns.iter().map(String::as_str);
+        let categories = spilled.categories.iter().map(|names| names.iter().map(String::as_str).collect());
+        let columns: Vec<(&str, Vec<&str>)> = names.zip(categories).collect();
+        let sources = sources.iter().map(|source| source.name.as_str());
+        let encoder = CellEncoder::new(spilled.values, self.options.row_group_cells, sources, &columns);
+        let folder = &self.folder;
+        let encode = |index: usize| {
+            let (bucket, mark) = spilled.buckets[index];
+            let path = bucket_path(folder.work(), bucket);
+            let file = match encoded(folder, index) {
+                Some(file) => file,
+                None => {
+                    let cells = Bucket::read(&path, spilled.layout, mark)?;
+                    let file = encoder.write(&cells, folder.work(), cell_file_name(index))?;
+                    folder.save(&encoded_name(index), &file)?;
+                    file
+                }
+            };
+            // Only now can it not be needed any more.
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io("remove", &path, source))
+                }
+                _ => Ok(file),
+            }
+        };
+        let mut files: Vec<CellFile> = Vec::with_capacity(spilled.buckets.len());
+        let mut done = 0;
+        while files.len() < spilled.buckets.len() {
+            let end = (files.len() + 2).min(spilled.buckets.len());
+            let pair: Result<Vec<CellFile>> = (files.len()..end).into_par_iter().map(encode).collect();
+            let pair = pair?;
+            done += pair.iter().map(CellFile::n_cells).sum::<u64>() as usize;
+            files.extend(pair);
+            (self.progress)(ShardProgress { stage: ShardStage::Write, done, total });
+        }
+        Ok(files)
+    }
+
+    /// Writes the other files, and describes everything but what sources have in common.
+    fn manifest(&self, plan: Plan, files: Vec<CellFile>, job: &Job) -> Result<Manifest> {
+        let work = self.folder.work();
+        let Plan { vocabulary, sources, measured, values, part } = plan;
+        vocabulary.write_parquet(&work.join(VOCABULARY_FILE))?;
+        let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+        encode::write_sources(&work.join(SOURCES_FILE), &names, &measured)?;
+        let side_files = [VOCABULARY_FILE, SOURCES_FILE].iter().map(|name| encode::seal(work, name));
+        let (format, version) = Manifest::current_format();
+        let options = self.options;
+        Ok(Manifest {
+            format,
+            version,
+            job: job.hash.clone(),
+            part,
+            seed: options.seed,
+            values,
+            n_cells: files.iter().map(CellFile::n_cells).sum(),
+            row_group_cells: options.row_group_cells as u32,
+            n_genes: vocabulary.len() as u32,
+            capacity: vocabulary.capacity() as u32,
+            vocabulary_hash: vocabulary.hash(),
+            quality: QualityCounts {
+                min_genes: options.quality.min_genes,
+                min_cells: options.quality.min_cells,
+                n_cells_read: sources.iter().map(|source| source.n_cells).sum(),
+                n_cells_kept: sources.iter().map(|source| source.n_cells_kept).sum(),
+                max_cells: options.max_cells.map(|max_cells| max_cells as u64),
+                stratify: options.stratify.clone(),
+                n_cells_secondary: sources.iter().map(|source| source.n_cells_secondary).sum(),
+            },
+            obs_columns: self.columns.clone(),
+            side_files: side_files.collect::<Result<_>>()?,
+            sources,
+            files,
+            shared_cells: Vec::new(),
+        })
+    }
+}
+
+/// How far an interrupted run's second pass was, if it noted that.
+fn begun(folder: &UnfinishedFolder, ranges: &KeyRanges, plan: &Plan, n_inputs: usize) -> Option<SpillState> {
+    let state: SpillState = folder.load(SPILL_FILE)?;
+    let fits = state.n_inputs <= n_inputs
+        && state.buckets.len() == ranges.len()
+        && state.cells.len() == plan.sources.len();
+    fits.then_some(state)
+}
+
+/// What an interrupted run noted of a file it had finished, if the file is there.
+fn encoded(folder: &UnfinishedFolder, index: usize) -> Option<CellFile> {
+    let file: CellFile = folder.load(&encoded_name(index))?;
+    let bytes = fs::metadata(folder.work().join(&file.name)).ok()?.len();
+    (bytes == file.bytes).then_some(file)
+}
+
+fn encoded_name(index: usize) -> String {
+    format!("encoded-{index:05}.json")
+}
+
+/// So many buckets that one takes a quarter of the memory.
+fn n_buckets(sources: &[SourceEntry], n_cells: u64, layout: SpillLayout, max_memory: usize) -> usize {
+    let n_values: u64 = sources.iter().map(|source| source.n_values).sum();
+    let n_kept: u64 = sources.iter().map(|source| source.n_cells_kept).sum();
+    let genes_a_cell = n_values as f64 / n_kept.max(1) as f64;
+    let cell_bytes = layout.cell_bytes(TYPICAL_ID_BYTES) as f64 + genes_a_cell * layout.gene_bytes() as f64;
+    ((n_cells as f64 * cell_bytes / (max_memory as f64 / 4.0)).ceil() as usize).clamp(1, MAX_BUCKETS)
+}
