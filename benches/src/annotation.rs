@@ -205,6 +205,7 @@ fn shard(set: &Set, file: &Path, init: Option<&Path>, out: &Path) -> Result<Arc<
         },
         obs_columns: [LABEL].into_iter().chain(set.by).map(String::from).collect(),
         min_match: 0.0,
+        keep_secondary: true,
         vocabulary,
         ..ShardOptions::default()
     };

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use cellpatch_data::ShardPart;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::annotate::{PredictOptions, TrainOptions};
 use crate::device::DeviceChoice;
 use crate::embed::EmbedOptions;
+use crate::merge::MergeArguments;
 use crate::options::{DataOptions, PretrainOptions};
 use crate::spatial::SpatialOptions;
 use crate::weights::{ExportOptions, ImportOptions};
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Pretrain(Box<PretrainArguments>),
     /// Turn .h5ad files into a shard set: quality control, gene vocabulary, shuffled Parquet
     Shard(Box<ShardArguments>),
+    /// Join the parts that `shard --part` made, on this machine or on many, into one shard set
+    Merge(MergeArguments),
     /// Name cell types: finetune on labelled cells, label others
     #[command(subcommand)]
     Annotate(Annotate),
@@ -128,6 +132,10 @@ pub(crate) struct ShardArguments {
     /// The folder for the shard set
     #[arg(long, short, value_name = "FOLDER")]
     pub out: PathBuf,
+    /// Shard only the I-th of N parts of the data, for `merge`: each part is a command of its own, with the same --data in
+    /// the same order. It implies --known-genes-only, with the human genes where no --vocabulary is given
+    #[arg(long, value_name = "I/N", help_heading = "Parts")]
+    pub part: Option<ShardPart>,
 }
 
 /// Arguments of `inspect`.
@@ -135,9 +143,12 @@ pub(crate) struct ShardArguments {
 pub(crate) struct InspectArguments {
     /// What to describe
     pub path: PathBuf,
-    /// Check every checksum of a shard set
+    /// Read every file of a shard set and compare its checksum with the manifest's
     #[arg(long)]
     pub verify: bool,
+    /// Also show how a file's genes are found in this vocabulary: a vocabulary.parquet, a gene2tok.json[.gz], or human
+    #[arg(long, value_name = "PATH")]
+    pub vocabulary: Option<PathBuf>,
 }
 
 /// Arguments of `doctor`.

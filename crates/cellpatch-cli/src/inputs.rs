@@ -52,33 +52,36 @@ pub(crate) fn is_shard_set(path: &Path) -> bool {
     path.is_dir() && path.join("manifest.json").is_file()
 }
 
-/// Shards files with a progress bar.
+/// How files are to be sharded.
 ///
 /// - `wanted`: `obs` columns that must be there.
-pub(crate) fn shard(
-    terminal: &Terminal,
+pub(crate) fn shard_options(
     files: &[PathBuf],
-    out: &Path,
     options: &DataOptions,
     capacity: usize,
     wanted: &[String],
-) -> Result<Arc<ShardSet>, Failure> {
+) -> Result<ShardOptions, Failure> {
     let mut shard_options = options.shard_options(capacity, wanted)?;
     if options.obs_columns.is_none() {
         add_usual_columns(files, &mut shard_options)?;
     }
-    write(terminal, files, out, &shard_options)
+    Ok(shard_options)
 }
 
-/// Shards files as they were asked to be, with a progress bar.
+/// Shards files with a progress bar.
 pub(crate) fn write(
     terminal: &Terminal,
     files: &[PathBuf],
     out: &Path,
     options: &ShardOptions,
 ) -> Result<Arc<ShardSet>, Failure> {
+    Ok(Arc::new(write_shards(files, out, options, &mut progress_bars(terminal))?))
+}
+
+/// A bar for each stage of making a shard set.
+pub(crate) fn progress_bars(terminal: &Terminal) -> impl FnMut(ShardProgress) {
     let mut current: Option<(ShardStage, Progress)> = None;
-    let shards = write_shards(files, out, options, &mut |progress: ShardProgress| {
+    move |progress: ShardProgress| {
         let bar = match &current {
             Some((stage, bar)) if *stage == progress.stage => bar,
             _ => {
@@ -87,8 +90,7 @@ pub(crate) fn write(
             }
         };
         bar.update(progress.done as u64, "");
-    })?;
-    Ok(Arc::new(shards))
+    }
 }
 
 fn stage_name(stage: ShardStage) -> &'static str {
@@ -133,29 +135,6 @@ pub(crate) fn describe_genes(terminal: &Terminal, reader: &ExpressionReader) -> 
     }
     terminal.note(&text);
     Ok(())
-}
-
-/// What became of each source, as lines for a terminal.
-pub(crate) fn describe_sources(shards: &ShardSet) -> Vec<String> {
-    let sources = &shards.manifest().sources;
-    let width = sources.iter().map(|source| source.name.chars().count()).max().unwrap_or(0);
-    sources
-        .iter()
-        .map(|source| {
-            let matched = source.n_matched_by_id + source.n_matched_by_symbol;
-            format!(
-                "{:width$}  {:>8} of {} cells, {:>6} of {} genes from {}: {matched} known, {} new{}",
-                source.name,
-                source.n_cells_kept,
-                source.n_cells,
-                source.n_genes_kept,
-                source.n_genes,
-                source.matrix,
-                source.n_new,
-                if source.n_dropped > 0 { format!(", {} dropped", source.n_dropped) } else { String::new() },
-            )
-        })
-        .collect()
 }
 
 #[cfg(test)]

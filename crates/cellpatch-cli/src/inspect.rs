@@ -3,14 +3,19 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use cellpatch_data::{AnnDataFile, CellDescription, CellFormat, GeneVocabulary, ShardSet, describe_cells};
-use cellpatch_model::Checkpoint;
+use cellpatch_data::{
+    AnnDataFile, CellDescription, CellFormat, Gene, GeneVocabulary, MatrixChoice, ShardSet, ValuePolicy,
+    describe_cells, open_cells,
+};
+use cellpatch_model::{Checkpoint, Preset};
 use cellpatch_train::{MetricRecord, read_metrics};
 use serde_json::{Value, json};
 
 use crate::arguments::InspectArguments;
 use crate::failure::{Category, Failure};
 use crate::inputs;
+use crate::options::read_vocabulary;
+use crate::sources;
 use crate::terminal::Terminal;
 
 /// A description: text for people, a value for programs.
@@ -26,6 +31,9 @@ pub(crate) fn run(terminal: &Terminal, arguments: &InspectArguments) -> Result<(
         return Err(cellpatch_data::Error::NotFound { path: path.clone() }.into());
     }
     let mut description = if path.is_dir() { folder(path, arguments.verify)? } else { file(path)? };
+    if let Some(vocabulary) = &arguments.vocabulary {
+        add_match_report(&mut description, path, vocabulary)?;
+    }
     if let Value::Object(fields) = &mut description.value {
         fields.insert("command".into(), "inspect".into());
         fields.insert("version".into(), env!("CARGO_PKG_VERSION").into());
@@ -33,6 +41,31 @@ pub(crate) fn run(terminal: &Terminal, arguments: &InspectArguments) -> Result<(
     }
     terminal.result(description.text.trim_end(), &description.value);
     Ok(())
+}
+
+/// Shows how the genes of the file at `path` are found in a vocabulary.
+fn add_match_report(description: &mut Description, path: &Path, vocabulary: &Path) -> Result<(), Failure> {
+    let vocabulary = read_vocabulary(vocabulary, Preset::Paper.config().gene_capacity)?;
+    let (report, value) = sources::match_report(&genes(path)?, &vocabulary);
+    let _ = write!(description.text, "{report}");
+    description.value["gene_match"] = value;
+    Ok(())
+}
+
+/// The genes of any input of cells, whatever its values are.
+fn genes(path: &Path) -> Result<Vec<Gene>, Failure> {
+    if describe_cells(path, None)?.format != CellFormat::AnnData {
+        let choice = MatrixChoice { values: ValuePolicy::Normalized, ..MatrixChoice::default() };
+        return Ok(open_cells(path, &choice)?.genes()?);
+    }
+    let file = AnnDataFile::open(path)?;
+    // The matrix of `raw` has genes that the others may lack.
+    let mut matrices = file.matrices();
+    matrices.sort_by_key(|location| location.to_string() != "raw/X");
+    match matrices.first() {
+        Some(location) => Ok(file.genes(location)?),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn folder(path: &Path, verify: bool) -> Result<Description, Failure> {
@@ -140,20 +173,17 @@ fn shard_set(path: &Path, verify: bool) -> Result<Description, Failure> {
         shards.verify()?;
     }
     let manifest = shards.manifest();
+    let part = manifest.part.as_ref().map_or(String::new(), |entry| format!(", part {}", entry.part));
     let mut text = format!(
-        "{}: shard set, {} cells, {} genes, {} files{}\n",
+        "{}: shard set{part}, {} cells, {} genes, {} files{}\n",
         path.display(),
         manifest.n_cells,
         manifest.n_genes,
         manifest.files.len(),
         if verify { ", every checksum is right" } else { "" },
     );
-    for line in inputs::describe_sources(&shards) {
+    for line in sources::describe(&shards) {
         let _ = writeln!(text, "  {line}");
-    }
-    for source in manifest.sources.iter().filter(|source| !source.largest_misses.is_empty()) {
-        let _ =
-            writeln!(text, "  not in the vocabulary, {}: {}", source.name, source.largest_misses.join(", "));
     }
     let value = json!({ "kind": "shard-set", "verified": verify, "manifest": manifest });
     Ok(Description { text, value })

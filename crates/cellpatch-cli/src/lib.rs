@@ -26,12 +26,15 @@ mod failure;
 mod inputs;
 mod inspect;
 mod interrupt;
+mod memory_size;
+mod merge;
 mod model;
 mod options;
 mod pretrain;
 mod report;
 mod runs;
 mod shard;
+mod sources;
 mod spatial;
 mod terminal;
 mod weights;
@@ -64,6 +67,7 @@ where
     let result = match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(&terminal, *arguments),
         Command::Shard(arguments) => shard::run(&terminal, &arguments),
+        Command::Merge(arguments) => merge::run(&terminal, &arguments),
         Command::Annotate(Annotate::Train(arguments)) => annotate::train(&terminal, *arguments),
         Command::Annotate(Annotate::Predict(options)) => annotate::predict(&terminal, &options),
         Command::Spatial(arguments) => spatial::run(&terminal, *arguments),

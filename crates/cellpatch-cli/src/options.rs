@@ -13,10 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::failure::{Category, Failure};
+use crate::memory_size::MemorySize;
 
 /// `obs` columns that are kept in shards when a file has them.
 pub(crate) const USUAL_COLUMNS: [&str; 8] =
     ["cell_type", "donor_id", "assay", "tissue", "disease", "batch", "sex", "development_stage"];
+
+/// What --vocabulary calls the built-in table of human genes.
+pub(crate) const HUMAN: &str = "human";
 
 /// Settings of reading and sharding.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -47,14 +51,27 @@ pub(crate) struct DataOptions {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_cells: Option<usize>,
-    /// Take a uniform random sample of this many cells [default: all]
+    /// Take a random sample of this many cells [default: all]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_cells: Option<usize>,
-    /// Gene tokens to use: a vocabulary.parquet or a released gene2tok.json[.gz] [default: made from the data]
+    /// Divide the sample of --max-cells by the labels of this obs column, each in its proportion and at least one cell
+    #[arg(long, value_name = "COLUMN")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stratify: Option<String>,
+    /// Keep cells that a file's is_primary_data calls copies of another data set's [default: false]
+    #[arg(long, value_name = "true|false", hide_possible_values = true, num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_secondary: Option<bool>,
+    /// Gene tokens to use: a vocabulary.parquet, a released gene2tok.json[.gz], or human, the built-in table of human
+    /// genes [default: made from the data]
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<PathBuf>,
+    /// Leave out genes that are not in --vocabulary instead of giving them new tokens [default: false]
+    #[arg(long, value_name = "true|false", hide_possible_values = true, num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_genes_only: Option<bool>,
     /// With --vocabulary, stop when less than this share of a file's genes is in it [default: 0.3]
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,10 +85,10 @@ pub(crate) struct DataOptions {
     #[arg(long = "obs-column", value_name = "COLUMN")]
     #[serde(rename = "obs-column", skip_serializing_if = "Option::is_none")]
     pub obs_columns: Option<Vec<String>>,
-    /// Memory that sharding may use for cells, in MiB [default: 256]
-    #[arg(long, value_name = "MIB")]
+    /// Memory that sharding may use for cells, such as 512M or 2G [default: 256M]
+    #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_memory: Option<usize>,
+    pub max_memory: Option<MemorySize>,
     /// Decides everything random [default: 42]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,9 +278,12 @@ impl DataOptions {
             },
             obs_columns,
             max_cells: self.max_cells,
-            max_memory: self.max_memory.map_or(default.max_memory, |mib| mib << 20),
+            stratify: self.stratify.clone(),
+            keep_secondary: self.keep_secondary.unwrap_or(false),
+            max_memory: self.max_memory.map_or(default.max_memory, |size| size.bytes),
             min_match: self.min_match.unwrap_or(if vocabulary.is_some() { 0.3 } else { 0.0 }),
             mouse: mouse_policy(self.mouse_genes.as_deref()),
+            extend_vocabulary: !self.known_genes_only.unwrap_or(false),
             vocabulary,
             capacity,
             ..default
@@ -276,11 +296,14 @@ pub(crate) fn mouse_policy(flag: Option<&str>) -> MousePolicy {
     if flag == Some("uppercase") { MousePolicy::Uppercase } else { MousePolicy::Refuse }
 }
 
-/// Reads a vocabulary: Parquet, or a released JSON dictionary.
+/// Reads a vocabulary: Parquet, a released JSON dictionary, or the built-in table of human genes.
 pub(crate) fn read_vocabulary(
     path: &Path,
     capacity: usize,
 ) -> Result<cellpatch_data::GeneVocabulary, Failure> {
+    if path == Path::new(HUMAN) && !path.exists() {
+        return Ok(cellpatch_data::GeneVocabulary::reference(capacity)?);
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if name.ends_with(".json") || name.ends_with(".json.gz") {
         Ok(cellpatch_data::GeneVocabulary::from_gene2tok(path, capacity)?)

@@ -19,6 +19,7 @@ use crate::interrupt;
 use crate::options::{PretrainOptions, overlay, read_config};
 use crate::report::{self, Summary};
 use crate::runs;
+use crate::sources;
 use crate::terminal::{Progress, Terminal};
 
 /// Pretrains a model on a user's cells, or on built-in ones.
@@ -113,11 +114,9 @@ fn open_shards(
         }
     };
     let capacity = config.model.gene_capacity;
-    let shards =
-        inputs::shard(terminal, &files, &run.shards(), &options.data, capacity, &options.required_columns())?;
-    for line in inputs::describe_sources(&shards) {
-        terminal.note(&line);
-    }
+    let shard_options = inputs::shard_options(&files, &options.data, capacity, &options.required_columns())?;
+    let shards = inputs::write(terminal, &files, &run.shards(), &shard_options)?;
+    sources::describe(&shards).iter().for_each(|line| terminal.note(line));
     Ok(shards)
 }
 

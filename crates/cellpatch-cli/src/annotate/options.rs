@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceChoice;
 use crate::failure::{Category, Failure};
+use crate::memory_size::MemorySize;
 use crate::model::NamedModel;
 use crate::options::{PretrainOptions, mouse_policy};
 
@@ -229,10 +230,10 @@ pub(crate) struct TrainOptions {
     #[arg(long, value_name = "MILLIONS", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_scores: Option<usize>,
-    /// Memory that sharding may use for cells, in MiB [default: 256]
-    #[arg(long, value_name = "MIB", help_heading = "Run")]
+    /// Memory that sharding may use for cells, such as 512M or 2G [default: 256M]
+    #[arg(long, value_name = "SIZE", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_memory: Option<usize>,
+    pub max_memory: Option<MemorySize>,
     /// auto, cpu, wgpu, cuda, cuda:N or ndarray [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]

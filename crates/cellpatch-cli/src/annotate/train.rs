@@ -27,6 +27,7 @@ use crate::interrupt;
 use crate::model::NamedModel;
 use crate::options::{overlay, read_config};
 use crate::runs;
+use crate::sources;
 use crate::terminal::{Progress, Terminal};
 
 /// Trains a model on labelled cells and judges it.
@@ -135,7 +136,8 @@ fn open_shards(
         quality: QualityFilter { min_genes: 0, min_cells: 0 },
         choice: options.read.choice(),
         obs_columns,
-        max_memory: options.max_memory.map_or(default.max_memory, |mib| mib << 20),
+        keep_secondary: true,
+        max_memory: options.max_memory.map_or(default.max_memory, |size| size.bytes),
         min_match: options.read.min_match.unwrap_or(if vocabulary.is_some() { 0.1 } else { 0.0 }),
         mouse: options.read.mouse(),
         capacity: start.model.gene_capacity,
@@ -143,7 +145,7 @@ fn open_shards(
         ..default
     };
     let shards = inputs::write(terminal, &files.paths, &run.shards(), &shard_options)?;
-    inputs::describe_sources(&shards).iter().for_each(|line| terminal.note(line));
+    sources::describe(&shards).iter().for_each(|line| terminal.note(line));
     Ok(shards)
 }
 

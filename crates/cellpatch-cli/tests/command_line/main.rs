@@ -12,6 +12,7 @@ mod bad_input;
 mod built_in;
 mod real_data;
 mod resume;
+mod shards;
 mod spatial;
 
 use std::path::{Path, PathBuf};

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{MANIFEST_FILE, ShardPart, SharedCells};
 use crate::error::{Error, Result};
 
-/// The version this crate writes, and the newest it reads.
-const FORMAT_VERSION: u32 = 1;
+/// The version this crate writes, and the newest it reads. Sets of version 1 lack `source_row`, which only merging needs,
+/// and the fields of the manifest that have defaults.
+const FORMAT_VERSION: u32 = 2;
 const FORMAT: &str = "cellpatch-shards";
 /// Most cells a row group may have. It bounds what a manifest of some size can claim, and so what is reserved for it.
 pub(super) const MAX_ROW_GROUP_CELLS: usize = 1 << 16;

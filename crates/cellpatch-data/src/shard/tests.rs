@@ -327,7 +327,7 @@ fn a_manifest_from_elsewhere_is_not_trusted() {
     let file = set.path().join(MANIFEST_FILE);
     let good = fs::read_to_string(&file).unwrap();
     for (from, to) in [
-        ("\"version\": 1", "\"version\": 2"),
+        ("\"version\": 2", "\"version\": 3"),
         ("cells-00000.parquet", "../cells-00000.parquet"),
         ("\"n_cells\": 20", "\"n_cells\": 21"),
         ("cellpatch-shards", "other"),
