@@ -79,6 +79,7 @@ mod normalize;
 mod partition;
 mod quality;
 pub mod random;
+mod record_batches;
 mod selection;
 mod shard;
 mod source;

@@ -156,12 +156,11 @@ impl PureFile {
         let n_bytes = shape.iter().product::<usize>() * element.size();
         let in_tree = matches!(dataset.chunk_index(), Ok(Some(ChunkIndex::BTreeV2)));
         let ours = in_tree || filters.iter().any(|filter| filters::OURS.contains(&filter.id));
-        let mut chunks = Vec::new();
-        if in_tree {
-            chunks = self.tree_chunks(name, &chunk, chunk_bytes)?;
-        } else if ours || n_bytes > UNCHECKED_BYTES {
-            chunks = self.library_chunks(name, dataset)?;
-        }
+        // Listed even where the library reads them: it makes room for as much as a chunk claims before it looks for it.
+        let mut chunks = match in_tree {
+            true => self.tree_chunks(name, &chunk, chunk_bytes)?,
+            false => self.library_chunks(name, dataset)?,
+        };
         if ours || n_bytes > UNCHECKED_BYTES {
             // Chunks beyond the shape are what is left of a larger one.
             let inside =
@@ -194,7 +193,7 @@ impl PureFile {
         let stored = dataset.chunks().map_err(|error| self.failed(name, &error))?;
         let chunks = stored.into_iter().map(|chunk| {
             let offset = chunk.offset.iter().map(|&offset| usize::try_from(offset).unwrap_or(usize::MAX));
-            let size = self.chunk_size(name, chunk.storage_size)?;
+            let size = self.chunk_size(name, chunk.address, chunk.storage_size)?;
             Ok(StoredChunk {
                 offset: offset.collect(),
                 address: chunk.address,
@@ -216,13 +215,17 @@ impl PureFile {
                 usize::try_from(position).unwrap_or(usize::MAX).saturating_mul(length)
             };
             let offset = stored.position.iter().zip(chunk).map(place).collect();
-            let size = self.chunk_size(name, stored.size.unwrap_or(chunk_bytes as u64))?;
+            let size = self.chunk_size(name, stored.address, stored.size.unwrap_or(chunk_bytes as u64))?;
             Ok(StoredChunk { offset, address: stored.address, size, skipped: stored.skipped })
         });
         chunks.collect()
     }
 
-    fn chunk_size(&self, name: &str, size: u64) -> Result<usize> {
+    /// The size of a stored chunk, if all of it is in the file.
+    fn chunk_size(&self, name: &str, address: u64, size: u64) -> Result<usize> {
+        if address.checked_add(size).is_none_or(|end| end > self.source.len()) {
+            return Err(self.refuse(name, "a chunk reaches past the end of the file"));
+        }
         let size = usize::try_from(size).ok().filter(|&size| size <= MAX_CHUNK_BYTES);
         size.ok_or_else(|| self.refuse(name, "a chunk is too large"))
     }

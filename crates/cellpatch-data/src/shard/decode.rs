@@ -14,6 +14,8 @@ use crate::error::Result;
 
 /// Cells that are Arrow arrays at a time, on their way to [`StoredCells`].
 const PIECE_CELLS: usize = 256;
+/// Most genes of a row group that memory is reserved for before they are there.
+const MAX_RESERVED: usize = 1 << 25;
 
 /// Values as stored.
 #[derive(Debug, Clone)]
@@ -149,6 +151,8 @@ impl ShardSet {
         let mut cells = StoredCells::new(self.manifest().values);
         let n_kept = group.rows().filter(|&row| keep(row)).count();
         let (batches, n_values) = self.read_row_group(group, &columns, PIECE_CELLS)?;
+        // Many or few, as the file says: a guess that is not relied on.
+        let n_values = n_values.min(MAX_RESERVED);
         cells.reserve(n_kept, n_values / group.n_cells.max(1) as usize * n_kept);
         let mut next_row = group.first_row;
         for batch in batches {

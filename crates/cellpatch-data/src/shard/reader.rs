@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{Seek, SeekFrom},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -30,6 +29,7 @@ use super::{
 use crate::{
     GeneVocabulary,
     error::{Error, Result},
+    record_batches::{guarded, open_parquet, record_batches},
 };
 
 /// An opened shard set: its manifest, and where every row group is. Cells are read on demand.
@@ -180,7 +180,7 @@ impl ShardSet {
         batch_size: usize,
     ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
         let (builder, path) = self.open_file(file, columns)?;
-        batches(builder.with_batch_size(batch_size), path)
+        record_batches(builder.with_batch_size(batch_size), path)
     }
 
     /// Record batches of some columns of one row group, and how many genes all its cells have together.
@@ -201,7 +201,8 @@ impl ShardSet {
             check_range(&path, entry.start, entry.bytes, &entry.sha256)?;
             checked.store(true, Ordering::Relaxed);
         }
-        Ok((batches(builder.with_row_groups(vec![group.index]).with_batch_size(batch_size), path)?, n_genes))
+        let builder = builder.with_row_groups(vec![group.index]).with_batch_size(batch_size);
+        Ok((record_batches(builder, path)?, n_genes))
     }
 
     fn open_file(
@@ -226,26 +227,13 @@ impl ShardSet {
         let entry = &self.manifest.files[file];
         let start = entry.footer_start();
         check_range(path, start, entry.bytes - start, &entry.footer_sha256)?;
-        let footer = ArrowReaderMetadata::load(opened, Default::default())
-            .map_err(|source| bad_file(path, source.to_string()))?;
+        let footer = guarded(path, || ArrowReaderMetadata::load(opened, Default::default()))?;
         let n_cells = footer.metadata().row_groups().iter().map(|group| group.num_rows());
         if !n_cells.eq(entry.row_groups.iter().map(|group| i64::from(group.n_cells))) {
             return Err(bad_file(path, "its row groups are not those of the manifest"));
         }
         Ok(footer)
     }
-}
-
-/// What a Parquet reader gives; some damaged pages make it panic, which becomes an error like any other.
-fn batches(
-    builder: ParquetRecordBatchReaderBuilder<File>,
-    path: PathBuf,
-) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
-    let mut reader = builder.build().map_err(|source| bad_file(&path, source.to_string()))?;
-    Ok(std::iter::from_fn(move || match catch_unwind(AssertUnwindSafe(|| reader.next())) {
-        Ok(next) => next.map(|batch| batch.map_err(|source| bad_file(&path, source.to_string()))),
-        Err(_) => Some(Err(bad_file(&path, "a page is damaged"))),
-    }))
 }
 
 fn check_hash(path: PathBuf, expected: &str) -> Result<()> {
@@ -278,13 +266,9 @@ pub(crate) fn named<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayR
 
 /// The tokens each source measured, in the manifest's order of sources.
 fn read_measured_genes(path: &Path, manifest: &Manifest) -> Result<Vec<Vec<u32>>> {
-    let file = File::open(path).map_err(|source| Error::io("read", path, source))?;
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| bad_file(path, error.to_string()))?;
-    let reader = builder.build().map_err(|error| bad_file(path, error.to_string()))?;
     let mut measured = Vec::with_capacity(manifest.sources.len());
-    for batch in reader {
-        let batch = batch.map_err(|error| bad_file(path, error.to_string()))?;
+    for batch in record_batches(open_parquet(path)?, path.to_path_buf())? {
+        let batch = batch?;
         let lists = named(&batch, column::GENES)
             .and_then(list::<UInt32Type>)
             .map_err(|reason| bad_file(path, reason))?;

@@ -1,7 +1,6 @@
 //! Vocabularies as files: the released dictionary in, Parquet in and out.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -17,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Gene, GeneToken, GeneVocabulary};
 use crate::error::{Error, Result};
+use crate::record_batches::{open_parquet, record_batches};
 
 /// Key of the Parquet metadata that holds the capacity.
 const CAPACITY: &str = "cellpatch.capacity";
@@ -115,9 +114,7 @@ impl GeneVocabulary {
     /// If the file cannot be read or is no vocabulary.
     pub fn read_parquet(path: &Path) -> Result<Self> {
         let parquet = |reason: String| Error::Parquet { path: path.to_path_buf(), reason };
-        let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| parquet(error.to_string()))?;
+        let builder = open_parquet(path)?;
         let capacity = builder
             .metadata()
             .file_metadata()
@@ -126,8 +123,8 @@ impl GeneVocabulary {
             .and_then(|pair| pair.value.as_ref()?.parse().ok())
             .ok_or_else(|| parquet(format!("it is no vocabulary: its metadata has no {CAPACITY}")))?;
         let mut vocabulary = Self::new(capacity);
-        for batch in builder.build().map_err(|error| parquet(error.to_string()))? {
-            let batch = batch.map_err(|error| parquet(error.to_string()))?;
+        for batch in record_batches(builder, path.to_path_buf())? {
+            let batch = batch?;
             let column =
                 |name: &str| batch.column_by_name(name).ok_or_else(|| parquet(format!("no column {name:?}")));
             let tokens = column("token")?.as_any().downcast_ref::<UInt32Array>();
