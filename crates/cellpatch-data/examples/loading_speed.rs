@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let n_cells = shards.n_cells();
     println!("{n_cells} cells, {threads} threads, {epochs} epochs after one to warm up");
     let loader = |masking: Masking| {
-        let options = LoaderOptions { threads, masking, ..LoaderOptions::default() };
+        let options = LoaderOptions { threads, masking, length_buckets: true, ..LoaderOptions::default() };
         Loader::new(Arc::clone(&shards), RowSelection::all(n_cells as u64), options)
     };
     let (whole, masked) =

@@ -68,7 +68,7 @@ impl Default for LoaderOptions {
             threads: 0,
             prefetch: 4,
             shuffle: true,
-            length_buckets: true,
+            length_buckets: false,
             drop_last: false,
         }
     }

@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    GeneToken, Split,
-    shard::fixture::{MemorySource, options as shard_options, shards, write},
+    GeneToken, QualityFilter, ShardOptions, Split,
+    shard::fixture::{MemorySource, options as shard_options, shards, symbol, write},
 };
 
 fn loader(set: &Arc<ShardSet>, selection: &RowSelection, options: &LoaderOptions) -> Loader {
@@ -18,7 +18,14 @@ fn all(set: &ShardSet) -> RowSelection {
 }
 
 fn small() -> LoaderOptions {
-    LoaderOptions { batch_size: 8, window_cells: 40, seed: 3, threads: 2, ..LoaderOptions::default() }
+    LoaderOptions {
+        batch_size: 8,
+        window_cells: 40,
+        seed: 3,
+        threads: 2,
+        length_buckets: true,
+        ..LoaderOptions::default()
+    }
 }
 
 fn collect(loader: &Loader, epoch: u64, first_batch: usize) -> Vec<MaskedBatch> {
@@ -144,6 +151,50 @@ fn batches_hold_cells_of_similar_length() {
     };
     assert!(spread(true) < 1.2, "padding makes batches {} times larger", spread(true));
     assert!(spread(false) > 1.5, "the lengths differ enough for the test to mean something");
+}
+
+/// Of the batches of an epoch: the mean entropy of their cells' sources, relative to that of all cells; and the mean distance
+/// of neighbouring cells in the input, relative to that of cells drawn at random.
+fn shuffle_quality(loader: &Loader, n_a_source: usize) -> (f64, f64) {
+    let set = loader.shards();
+    let (sources, ids) = (set.rows().unwrap().sources, set.cell_ids().unwrap());
+    let position =
+        |row: u64| sources[row as usize] as usize * n_a_source + ids[row as usize].parse::<usize>().unwrap();
+    let n_sources = set.manifest().sources.len();
+    let (mut entropies, mut distances) = (Vec::new(), Vec::new());
+    for batch in loader.epoch(1, 0).map(Result::unwrap) {
+        let mut n_cells = vec![0usize; n_sources];
+        batch.rows.iter().for_each(|&row| n_cells[sources[row as usize] as usize] += 1);
+        let shares = n_cells.iter().map(|&n| n as f64 / batch.rows.len() as f64).filter(|&share| share > 0.0);
+        entropies.push(shares.map(|share| -share * share.ln()).sum::<f64>());
+        let distance = |pair: &[u64]| position(pair[0]).abs_diff(position(pair[1])) as f64;
+        distances.extend(batch.rows.windows(2).map(distance));
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    // Every source has the same number of cells; two places drawn at random are a third of the whole apart.
+    let (all, apart) = ((n_sources as f64).ln(), (n_sources * n_a_source) as f64 / 3.0);
+    (mean(&entropies) / all, mean(&distances) / apart)
+}
+
+#[test]
+fn sorted_sources_are_mixed_in_every_batch() {
+    // Ten sources one after the other, each with longer cells than the one before.
+    let source = |index: u32| MemorySource {
+        genes: (0..80).map(|gene| symbol(&format!("G{gene}"))).collect(),
+        ..MemorySource::random(2000, 8 + 8 * index, u64::from(index))
+    };
+    let sources: Vec<_> = (0..10).map(source).collect();
+    let folder = TempDir::new().unwrap();
+    let options = ShardOptions { quality: QualityFilter::OFF, ..ShardOptions::default() };
+    let set = Arc::new(write(&sources, &folder.path().join("set"), &options).unwrap());
+    let (entropy, distance) = shuffle_quality(&loader(&set, &all(&set), &LoaderOptions::default()), 2000);
+    println!("entropy {entropy:.4}, distance {distance:.4} of ideal");
+    assert!(entropy >= 0.99 && (distance - 1.0).abs() < 0.02, "entropy {entropy}, distance {distance}");
+    // Batches of similar length are another matter, which is why they are not the default.
+    let by_length = LoaderOptions { length_buckets: true, ..LoaderOptions::default() };
+    let (entropy, _) = shuffle_quality(&loader(&set, &all(&set), &by_length), 2000);
+    println!("by length: entropy {entropy:.4}");
+    assert!(entropy < 0.99, "{entropy}");
 }
 
 #[test]
