@@ -1,8 +1,8 @@
 //! Benchmarks, each printing a comparable table.
 //!
 //! `compare` runs every task against PyTorch, taking turns, and writes docs/benchmarks.md; `account` says where a training
-//! step's time goes against what the machine can do; `loading` sets the loader against the training it feeds; `subject` is
-//! one task on request, which is what `compare` starts.
+//! step's time goes against what the machine can do; `loading` sets the loader against the training it feeds; `sharding` sets
+//! `shard` against scanpy; `subject` is one task on request, which is what `compare` starts.
 
 #![expect(
     clippy::print_stdout,
@@ -17,6 +17,7 @@ mod compare;
 mod document;
 mod loading;
 mod process;
+mod sharding;
 mod slices;
 mod subject;
 mod training;
@@ -46,11 +47,19 @@ enum Command {
     Annotation(Box<annotation::Options>),
     /// Loading against training.
     Loading,
+    /// Sharding against scanpy's pipeline, and its memory.
+    Sharding(sharding::Options),
     /// The losses of training steps by kernels and by plain operations.
     Curves(Steps),
     /// The losses of training steps.
     #[command(hide = true)]
     Losses(Steps),
+    /// A file of synthetic cells.
+    #[command(hide = true)]
+    SyntheticCells(sharding::Cells),
+    /// Sharding, once for each line of standard input.
+    #[command(hide = true)]
+    ShardSubject(sharding::Subject),
     /// One task, once for each line of standard input.
     #[command(hide = true)]
     Subject(subject::Options),
@@ -76,6 +85,9 @@ fn main() -> Result<()> {
         }
         Command::Annotation(options) => annotation::run(&options),
         Command::Loading => loading::run(),
+        Command::Sharding(options) => sharding::run(&options),
+        Command::SyntheticCells(options) => sharding::write_cells(&options),
+        Command::ShardSubject(options) => sharding::shard(&options),
         Command::Curves(Steps { shards, steps }) => training::compare_losses(&shards, steps),
         Command::Losses(Steps { shards, steps }) => {
             println!("{}", serde_json::to_string(&training::losses(&shards, steps)?)?);
