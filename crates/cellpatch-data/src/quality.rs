@@ -59,8 +59,10 @@ impl QualityPass {
         self.observe_where(block, &|_| true);
     }
 
-    /// Takes the next block in, as if it had only the cells that are `wanted` by their row in the file.
-    pub(crate) fn observe_where(&mut self, block: &CountBlock, wanted: &dyn Fn(usize) -> bool) {
+    /// Takes the next block in, as if it had only the cells that are `wanted` by their row in the file, and says which of
+    /// its cells stay.
+    pub(crate) fn observe_where(&mut self, block: &CountBlock, wanted: &dyn Fn(usize) -> bool) -> &[bool] {
+        let n_before = self.kept_cells.len();
         for index in 0..block.n_cells() {
             let (columns, counts) = block.cell(index);
             let keep = wanted(block.first_row + index) && self.filter.keeps_cell(counts);
@@ -74,6 +76,7 @@ impl QualityPass {
                 }
             }
         }
+        &self.kept_cells[n_before..]
     }
 
     /// Ends the pass.

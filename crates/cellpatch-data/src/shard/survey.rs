@@ -60,10 +60,9 @@ pub(super) fn read(
     observe_cells: &mut dyn FnMut(usize),
 ) -> Result<Statistics> {
     let n_genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?.len();
-    let filter = options.quality;
     let secondary = if options.keep_secondary { Vec::new() } else { secondary_cells(source)? };
     let is_primary = |row: usize| !secondary.get(row).is_some_and(|&secondary| secondary);
-    let mut pass = QualityPass::new(filter, n_genes);
+    let mut pass = QualityPass::new(options.quality, n_genes);
     let mut totals = vec![0f64; n_genes];
     let (mut largest, mut n_values) = (0f32, 0u64);
     let files = source.files();
@@ -71,12 +70,9 @@ pub(super) fn read(
         let checksum = scope.spawn(|| hash_files(&files));
         one_ahead(source.blocks(block_bytes)?, |block| {
             let block = block?;
-            pass.observe_where(&block, &is_primary);
-            for cell in 0..block.n_cells() {
+            let kept = pass.observe_where(&block, &is_primary);
+            for (cell, _) in kept.iter().enumerate().filter(|&(_, &kept)| kept) {
                 let (columns, values) = block.cell(cell);
-                if !is_primary(block.first_row + cell) || !filter.keeps_cell(values) {
-                    continue;
-                }
                 n_values += values.len() as u64;
                 for (&column, &value) in columns.iter().zip(values) {
                     largest = largest.max(value);
