@@ -15,7 +15,7 @@ use super::{
     manifest::{CellFile, Manifest, QualityCounts, SourceEntry, StoredValues},
     options::{ShardOptions, ShardProgress, ShardStage},
     reader::ShardSet,
-    sample::Strata,
+    sample::{SampleBounds, Strata},
     spill::{Bucket, BucketMark, Buckets, SpillLayout, bucket_path},
 };
 use crate::error::{Error, Result};
@@ -67,8 +67,8 @@ impl Assembly<'_> {
     ) -> Result<()> {
         let nothing = |filtered| Error::NoCells { path: first.to_path_buf(), filtered };
         let n_read: u64 = plan.sources.iter().map(|source| source.n_cells).sum();
-        self.sample(feed)?;
-        let counts = self.count(feed)?;
+        let sample = self.sample(feed)?;
+        let counts = self.count(feed, sample.as_ref())?;
         if counts.n_cells() == 0 && plan.part.is_none() {
             return Err(nothing(n_read > 0));
         }
@@ -84,33 +84,31 @@ impl Assembly<'_> {
         self.folder.commit(&manifest)
     }
 
-    /// Leaves `max_cells` cells.
-    fn sample(&self, feed: &mut dyn Feed) -> Result<()> {
-        let Some(max_cells) = self.options.max_cells else { return Ok(()) };
-        let (seed, column) = (self.options.seed, self.options.stratify.as_deref());
+    /// What to leave of every stratum, where there are more than `max_cells` cells.
+    fn sample(&self, feed: &mut dyn Feed) -> Result<Option<SampleBounds>> {
+        let Some(max_cells) = self.options.max_cells else { return Ok(None) };
         let mut strata = Strata::default();
         for input in 0..feed.n_inputs() {
-            feed.review(input, column, &mut |cell, label| {
-                strata.add(label, cell.sample_key(seed));
+            feed.review(input, self.options.stratify.as_deref(), &mut |cell, label| {
+                strata.add(label, cell.sample_key(self.options.seed));
                 true
             })?;
         }
-        if strata.n_cells() <= max_cells {
-            return Ok(());
-        }
-        let bounds = strata.bounds(max_cells);
-        (0..feed.n_inputs()).try_for_each(|input| {
-            feed.review(input, column, &mut |cell, label| bounds.keeps(label, cell.sample_key(seed)))
-        })
+        Ok((strata.n_cells() > max_cells).then(|| strata.bounds(max_cells)))
     }
 
-    /// Counts where all cells will go.
-    fn count(&self, feed: &mut dyn Feed) -> Result<KeyCounts> {
+    /// Leaves the cells of the sample, if one is drawn, and counts where they will go.
+    fn count(&self, feed: &mut dyn Feed, sample: Option<&SampleBounds>) -> Result<KeyCounts> {
+        let seed = self.options.seed;
+        let column = sample.and(self.options.stratify.as_deref());
         let mut counts = KeyCounts::default();
         for input in 0..feed.n_inputs() {
-            feed.review(input, None, &mut |cell, _| {
-                counts.add(cell.key(self.options.seed));
-                true
+            feed.review(input, column, &mut |cell, label| {
+                let stays = sample.is_none_or(|sample| sample.keeps(label, cell.sample_key(seed)));
+                if stays {
+                    counts.add(cell.key(seed));
+                }
+                stays
             })?;
         }
         Ok(counts)

@@ -76,7 +76,7 @@ pub fn merge_shards(
         let reason = "at least one part is needed".into();
         return Err(Error::BadOption { option: "parts", value: "empty".into(), reason });
     };
-    let feed = PartFeed::of(&parts)?;
+    let mut feed = PartFeed::of(&parts)?;
     let manifest = first.manifest();
     let quality =
         QualityFilter { min_genes: manifest.quality.min_genes, min_cells: manifest.quality.min_cells };
@@ -113,10 +113,12 @@ pub fn merge_shards(
         return Ok(set);
     }
     let folder = UnfinishedFolder::claim(out, &job.text)?;
-    let columns = options.columns();
-    let first = first.path().to_path_buf();
-    let mut feed = feed;
-    Assembly { options: &options, columns, folder, progress }.finish(&mut feed, plan, &job, &first)?;
+    Assembly { options: &options, columns: options.columns(), folder, progress }.finish(
+        &mut feed,
+        plan,
+        &job,
+        first.path(),
+    )?;
     ShardSet::open(out)
 }
 

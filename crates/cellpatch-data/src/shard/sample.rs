@@ -5,15 +5,45 @@ use std::collections::HashMap;
 /// Random numbers of all cells that could stay, by their label in the column to stratify by.
 #[derive(Debug, Default)]
 pub(super) struct Strata {
-    /// Label -> position in `keys`; `None` is a stratum too.
-    positions: HashMap<Option<String>, usize>,
+    positions: Positions,
     keys: Vec<Vec<u64>>,
+}
+
+/// Where each stratum is in a list; cells without a label are one too.
+#[derive(Debug, Default)]
+struct Positions {
+    by_label: HashMap<String, usize>,
+    unlabelled: Option<usize>,
+}
+
+impl Positions {
+    fn get(&self, label: Option<&str>) -> Option<usize> {
+        match label {
+            Some(label) => self.by_label.get(label).copied(),
+            None => self.unlabelled,
+        }
+    }
+
+    fn insert(&mut self, label: Option<&str>, position: usize) {
+        match label {
+            Some(label) => drop(self.by_label.insert(label.to_owned(), position)),
+            None => self.unlabelled = Some(position),
+        }
+    }
+
+    /// Positions by label, that of cells without one first: shares must not depend on the order of the inputs.
+    fn sorted(&self) -> Vec<usize> {
+        let mut labels: Vec<(&String, usize)> =
+            self.by_label.iter().map(|(label, &position)| (label, position)).collect();
+        labels.sort();
+        self.unlabelled.into_iter().chain(labels.into_iter().map(|(_, position)| position)).collect()
+    }
 }
 
 /// What stays of every stratum.
 #[derive(Debug)]
 pub(super) struct SampleBounds {
-    positions: HashMap<Option<String>, usize>,
+    positions: Positions,
     /// The first random number that is out, if any is.
     first_out: Vec<Option<u64>>,
 }
@@ -21,14 +51,11 @@ pub(super) struct SampleBounds {
 impl Strata {
     /// Adds a cell.
     pub(super) fn add(&mut self, label: Option<&str>, key: u64) {
-        let position = match self.positions.get(&label.map(str::to_owned)) {
-            Some(&position) => position,
-            None => {
-                self.positions.insert(label.map(str::to_owned), self.keys.len());
-                self.keys.push(Vec::new());
-                self.keys.len() - 1
-            }
-        };
+        let position = self.positions.get(label).unwrap_or_else(|| {
+            self.positions.insert(label, self.keys.len());
+            self.keys.push(Vec::new());
+            self.keys.len() - 1
+        });
         self.keys[position].push(key);
     }
 
@@ -39,13 +66,10 @@ impl Strata {
 
     /// Bounds that let `n_cells` cells stay, from each stratum its share.
     pub(super) fn bounds(mut self, n_cells: usize) -> SampleBounds {
-        // By label and not by appearance: shares must not depend on the order of the inputs' parts.
-        let mut labels: Vec<(&Option<String>, usize)> =
-            self.positions.iter().map(|(label, &position)| (label, position)).collect();
-        labels.sort();
-        let sizes: Vec<usize> = labels.iter().map(|&(_, position)| self.keys[position].len()).collect();
+        let positions = self.positions.sorted();
+        let sizes: Vec<usize> = positions.iter().map(|&position| self.keys[position].len()).collect();
         let mut first_out = vec![None; self.keys.len()];
-        for ((_, position), n_kept) in labels.into_iter().zip(shares(&sizes, n_cells)) {
+        for (position, n_kept) in positions.into_iter().zip(shares(&sizes, n_cells)) {
             let keys = &mut self.keys[position];
             if n_kept < keys.len() {
                 first_out[position] = Some(*keys.select_nth_unstable(n_kept).1);
@@ -58,7 +82,7 @@ impl Strata {
 impl SampleBounds {
     /// Whether a cell with this label and random number stays.
     pub(super) fn keeps(&self, label: Option<&str>, key: u64) -> bool {
-        let Some(&position) = self.positions.get(&label.map(str::to_owned)) else { return false };
+        let Some(position) = self.positions.get(label) else { return false };
         self.first_out[position].is_none_or(|first_out| key < first_out)
     }
 }
