@@ -87,7 +87,10 @@ fn sections_come_in_their_order_along_z() {
     assert_eq!(sections.of_cell[..5], [0, 1, 2, 0, 1]);
     assert_eq!(sections.cells()[1][..2], [1, 4]);
     let sections = of_column("by_hand").unwrap();
-    assert_eq!((sections.names, &sections.of_cell[..3]), (vec!["top".into(), "bottom".into()], &[1, 0, 1][..]));
+    assert_eq!(
+        (sections.names, &sections.of_cell[..3]),
+        (vec!["top".into(), "bottom".into()], &[1, 0, 1][..])
+    );
     let error = of_column("holes").unwrap_err();
     assert!(error.to_string().contains("cell 4"), "{error}");
     assert!(matches!(of_column("nothing"), Err(Error::Missing { .. })));

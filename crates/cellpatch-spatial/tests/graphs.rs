@@ -6,7 +6,9 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use cellpatch_spatial::Error;
-use cellpatch_spatial::graph::{GraphWarning, Neighborhood, Position, SpatialGraph, build, build_sections, stack};
+use cellpatch_spatial::graph::{
+    GraphWarning, Neighborhood, Position, SpatialGraph, build, build_sections, stack,
+};
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
