@@ -123,7 +123,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "so that whoever waits knows for what")]
-fn eprint_progress(name: &str) {
+pub(crate) fn eprint_progress(name: &str) {
     eprintln!("{name}");
 }
 

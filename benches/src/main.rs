@@ -1,6 +1,6 @@
 //! Benchmarks, each printing a comparable table.
 //!
-//! `compare` runs every task against PyTorch, taking turns, and writes docs/benchmarks.md; `account` says where a training
+//! `compare` runs every task against PyTorch, taking turns, and writes docs/benchmarks.md; `card` does so on a GPU; `account` says where a training
 //! step's time goes against what the machine can do; `loading` sets the loader against the training it feeds; `sharding` sets
 //! `shard` against scanpy; `subject` is one task on request, which is what `compare` starts.
 
@@ -12,8 +12,11 @@
 
 mod account;
 mod annotation;
+mod arithmetic;
+mod card;
 mod cells;
 mod compare;
+mod device;
 mod document;
 mod loading;
 mod process;
@@ -41,6 +44,8 @@ struct Arguments {
 enum Command {
     /// Every task against PyTorch in the same run, taking turns; writes a document of the results.
     Compare(compare::Options),
+    /// Pretraining and inference on a GPU against PyTorch on the same, and against the card's limits.
+    Card(card::Options),
     /// The operations of a training step, part by part, against the machine's peaks.
     Account,
     /// Annotation of real cells beside logistic regression on the same splits.
@@ -79,6 +84,7 @@ fn main() -> Result<()> {
     cellpatch_kernels::allocator::keep_large_blocks();
     match Arguments::parse().command {
         Command::Compare(options) => compare::run(&options),
+        Command::Card(options) => card::run(&options),
         Command::Account => {
             print!("{}", account::table()?);
             Ok(())

@@ -1,14 +1,15 @@
 //! Epochs of the spatial models over a slice with random expression.
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
 use burn::optim::GradientsParams;
+use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{ElementConversion, Tensor};
-use cellpatch_model::Preset;
+use cellpatch_model::{ModelBackend, Preset};
 use cellpatch_spatial::graph::{Neighborhood, Position, build};
 use cellpatch_spatial::{
-    CellPatchInput, CellPatchStagateConfig, Expression, GenesRead, SharedStorage, SpatialInput,
-    StagateConfig, step,
+    CellPatchInput, CellPatchStagateConfig, Expression, GenesRead, SharedStorage, SpatialBackend,
+    SpatialInput, StagateConfig, step,
 };
 use cellpatch_train::{clip_global_norm, coupled_adam};
 use rand::rngs::StdRng;
@@ -16,31 +17,48 @@ use rand::{RngExt, SeedableRng};
 
 use crate::Result;
 
-type Learning = Autodiff<Flex>;
-
 /// Rows of the gene table, of which a slice's genes take some.
 const N_TOKENS: u32 = 60_000;
 
 /// An epoch of STAGATE, as often as it is called.
-pub(crate) fn stagate(n_spots: usize, n_genes: usize) -> Result<impl FnMut()> {
-    let input = slice(n_spots, n_genes)?;
-    let model = StagateConfig::new(n_genes).init::<Learning>(&Default::default());
+pub(crate) fn stagate<B>(n_spots: usize, n_genes: usize, device: &B::Device) -> Result<impl FnMut() + use<B>>
+where
+    B: SpatialBackend,
+    Autodiff<B>: SpatialBackend<Device = B::Device>,
+{
+    let input = slice::<Autodiff<B>>(n_spots, n_genes, device)?;
+    let model = StagateConfig::new(n_genes).init::<Autodiff<B>>(device);
     Ok(epochs(model, move |model| model.loss(&input)))
 }
 
 /// An epoch of CellPatch+STAGATE whose patches read all genes, zeros too, as often as it is called.
-pub(crate) fn cellpatch_stagate(n_spots: usize, n_genes: usize, dropout: f64) -> Result<impl FnMut()> {
+pub(crate) fn cellpatch_stagate<B>(
+    n_spots: usize,
+    n_genes: usize,
+    dropout: f64,
+    device: &B::Device,
+) -> Result<impl FnMut() + use<B>>
+where
+    B: SpatialBackend,
+    Autodiff<B>: SpatialBackend<Device = B::Device>,
+{
     let cell_patch = Preset::Paper.config().with_attention_dropout(dropout);
     let tokens: Vec<u32> = (0..n_genes as u32).map(|gene| 1 + gene * (N_TOKENS / n_genes as u32)).collect();
-    let input = CellPatchInput::new(slice(n_spots, n_genes)?, tokens, cell_patch.gene_capacity)?;
+    let input = CellPatchInput::new(
+        slice::<Autodiff<B>>(n_spots, n_genes, device)?,
+        tokens,
+        cell_patch.gene_capacity,
+    )?;
     let config = CellPatchStagateConfig::new(cell_patch, n_genes).with_genes_read(GenesRead::All);
-    Ok(epochs(config.init::<Learning>(&Default::default()), move |model| model.loss(&input)))
+    Ok(epochs(config.init::<Autodiff<B>>(device), move |model| model.loss(&input)))
 }
 
 /// Forward, loss, backward, clipping and Adam.
-fn epochs<M>(model: M, loss: impl Fn(&M) -> Tensor<Learning, 1>) -> impl FnMut()
+fn epochs<B, M, F>(model: M, loss: F) -> impl FnMut() + use<B, M, F>
 where
-    M: AutodiffModule<Learning> + SharedStorage,
+    B: AutodiffBackend<InnerBackend: ModelBackend>,
+    M: AutodiffModule<B> + SharedStorage,
+    F: Fn(&M) -> Tensor<B, 1>,
 {
     let mut adam = coupled_adam(1e-4);
     let mut model = Some(model);
@@ -54,9 +72,9 @@ where
     }
 }
 
-fn slice(n_spots: usize, n_genes: usize) -> Result<SpatialInput<Learning>> {
+fn slice<B: SpatialBackend>(n_spots: usize, n_genes: usize, device: &B::Device) -> Result<SpatialInput<B>> {
     let graph = build(&hexagons(n_spots), Neighborhood::Radius(1.1))?.graph;
-    Ok(SpatialInput::new(graph, random_expression(n_spots, n_genes)?, &Default::default())?)
+    Ok(SpatialInput::new(graph, random_expression(n_spots, n_genes)?, device)?)
 }
 
 fn hexagons(n_spots: usize) -> Vec<Position> {

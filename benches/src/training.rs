@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use burn::backend::flex::FlexDevice;
 use burn::backend::{Autodiff, Flex};
 use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -15,28 +16,39 @@ use burn::train::TrainStep;
 use cellpatch_data::{MaskedBatch, ShardSet};
 use cellpatch_model::{CellPatch, GeneValues, ModelBackend, Preset};
 use cellpatch_train::{
-    CoupledAdam, Pretrainer, PretrainingBatch, PretrainingConfig, PretrainingData, clip_global_norm,
-    coupled_adam,
+    BatchLoss, CoupledAdam, Pretrainer, PretrainingBatch, PretrainingConfig, PretrainingData,
+    clip_global_norm, coupled_adam,
 };
 
 use crate::Result;
 
-type Learning = Autodiff<Flex>;
-
 /// A model that is pretrained with the paper's settings.
-pub(crate) struct Pretraining {
-    pretrainer: Option<Pretrainer<Learning>>,
-    optimizer: CoupledAdam<Pretrainer<Learning>, Learning>,
+pub(crate) struct Pretraining<B>
+where
+    B: ModelBackend,
+    Autodiff<B>: ModelBackend<Device = B::Device>,
+{
+    pretrainer: Option<Pretrainer<Autodiff<B>>>,
+    optimizer: CoupledAdam<Pretrainer<Autodiff<B>>, Autodiff<B>>,
     seed: u64,
-    pub(crate) last_loss: f64,
+    last: Option<BatchLoss<B>>,
 }
 
-impl Pretraining {
-    pub(crate) fn new(dropout: f64) -> Result<Self> {
+impl<B> Pretraining<B>
+where
+    B: ModelBackend,
+    Autodiff<B>: ModelBackend<Device = B::Device>,
+{
+    pub(crate) fn new(dropout: f64, device: &B::Device) -> Result<Self> {
         let model = Preset::Paper.config().with_attention_dropout(dropout).with_output_dropout(dropout);
         let config = PretrainingConfig::new(model);
-        let pretrainer = Pretrainer::new(&config, &Default::default())?;
-        Ok(Self { pretrainer: Some(pretrainer), optimizer: coupled_adam(5e-5), seed: 0, last_loss: f64::NAN })
+        let pretrainer = Pretrainer::new(&config, device)?;
+        Ok(Self { pretrainer: Some(pretrainer), optimizer: coupled_adam(5e-5), seed: 0, last: None })
+    }
+
+    /// Mean squared error of the last step; reading it waits for the device.
+    pub(crate) fn last_loss(&self) -> f64 {
+        self.last.as_ref().map_or(f64::NAN, BatchLoss::mean)
     }
 
     pub(crate) fn step(&mut self, cells: MaskedBatch) {
@@ -44,7 +56,7 @@ impl Pretraining {
         self.seed += 1;
         let output = TrainStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: self.seed });
         self.pretrainer = Some(pretrainer.optimize(&mut self.optimizer, 1e-4, output.grads));
-        self.last_loss = output.item.mean();
+        self.last = Some(output.item);
     }
 }
 
@@ -66,30 +78,37 @@ impl<B: ModelBackend> Annotator<B> {
 const N_CLASSES: usize = 11;
 
 /// A model that is finetuned to tell classes.
-pub(crate) struct Annotating {
-    annotator: Option<Annotator<Learning>>,
-    optimizer: CoupledAdam<Annotator<Learning>, Learning>,
+pub(crate) struct Annotating<B>
+where
+    B: ModelBackend,
+    Autodiff<B>: ModelBackend<Device = B::Device>,
+{
+    annotator: Option<Annotator<Autodiff<B>>>,
+    optimizer: CoupledAdam<Annotator<Autodiff<B>>, Autodiff<B>>,
 }
 
-impl Annotating {
-    pub(crate) fn new(dropout: f64) -> Self {
-        let device = Default::default();
-        let linear = |n_in, n_out| LinearConfig::new(n_in, n_out).init(&device);
+impl<B> Annotating<B>
+where
+    B: ModelBackend,
+    Autodiff<B>: ModelBackend<Device = B::Device>,
+{
+    pub(crate) fn new(dropout: f64, device: &B::Device) -> Self {
+        let linear = |n_in, n_out| LinearConfig::new(n_in, n_out).init(device);
         let annotator = Annotator {
-            model: Preset::Paper.config().with_attention_dropout(dropout).init(&device),
+            model: Preset::Paper.config().with_attention_dropout(dropout).init(device),
             head: [linear(64 * 32, 512), linear(512, 100), linear(100, N_CLASSES)],
         };
         Self { annotator: Some(annotator), optimizer: coupled_adam(5e-4) }
     }
 
-    pub(crate) fn step(&mut self, input: &GeneValues<Learning>) {
+    pub(crate) fn step(&mut self, input: &GeneValues<Autodiff<B>>) {
         let Some(annotator) = self.annotator.take() else { return };
-        let device = Default::default();
+        let device = input.values.device();
         let classes: Vec<i32> = (0..input.n_cells()).map(|cell| (cell % N_CLASSES) as i32).collect();
-        let classes = Tensor::<Learning, 1, Int>::from_ints(classes.as_slice(), &device);
+        let classes = Tensor::<Autodiff<B>, 1, Int>::from_ints(classes.as_slice(), &device);
         let loss = CrossEntropyLossConfig::new().init(&device).forward(annotator.forward(input), classes);
         let gradients = GradientsParams::from_grads(loss.backward(), &annotator);
-        let gradients = clip_global_norm::<Learning, _>(&annotator, gradients, 5.0);
+        let gradients = clip_global_norm::<Autodiff<B>, _>(&annotator, gradients, 5.0);
         self.annotator = Some(self.optimizer.step(1e-3, annotator, gradients));
     }
 }
@@ -99,14 +118,15 @@ pub(crate) fn losses(shards: &Path, n_steps: usize) -> Result<Vec<f64>> {
     let mut config = PretrainingConfig::new(Preset::Paper.config());
     config.batch_size = 16;
     let data = PretrainingData::open(Arc::new(ShardSet::open(shards)?), &config)?;
-    Learning::seed(&Default::default(), 7);
-    let mut training = Pretraining::new(0.0)?;
+    let device = FlexDevice;
+    Autodiff::<Flex>::seed(&device, 7);
+    let mut training = Pretraining::<Flex>::new(0.0, &device)?;
     let batches = (1..).flat_map(|epoch| data.training().epoch(epoch, 0));
     batches
         .take(n_steps)
         .map(|batch| {
             training.step(batch?);
-            Ok(training.last_loss)
+            Ok(training.last_loss())
         })
         .collect()
 }

@@ -10,7 +10,8 @@ fn main() -> ExitCode {
     match rest.first().and_then(|name| name.to_str()) {
         Some("ci") => start(Command::new("bash").arg(".ci/run")),
         Some("bench") => {
-            let run = ["run", "--release", "--quiet", "--package", "cellpatch-benches", "--"];
+            // By its name alone, not its package: so dependencies have the features of the whole workspace and are built once.
+            let run = ["run", "--release", "--quiet", "--bin", "cellpatch-bench", "--"];
             start(Command::new("cargo").args(run).args(given(1)))
         }
         Some("docs") => {

@@ -54,17 +54,23 @@ def task(arguments: argparse.Namespace):
         return epochs(arguments.task, implementation, len(sizes), int(sizes[0, 0]), arguments.dropout)
     cells = make_cells(np.loadtxt(arguments.cells, dtype=int, ndmin=2))
     batches = make_batches(cells, arguments.batch, by_length=best)
+    device = arguments.device
+    if device != "cpu":
+        batches = [[part.pin_memory() for part in batch] for batch in batches]
+    autocast = torch.autocast(device, torch.bfloat16, enabled=arguments.precision == "bf16")
+    compiled = (lambda f: torch.compile(f, dynamic=True)) if arguments.compile else (lambda f: f)
 
     if arguments.task == "pretrain":
-        model = Pretraining(implementation, arguments.dropout).train()
+        model = Pretraining(implementation, arguments.dropout).train().to(device)
         adam = optimizer(model, best, 1e-4, 5e-5)
+        forward = compiled(model)
 
         def step(values, genes, expected, targets):
             adam.zero_grad()
-            loss = masked_mean_squared_error(model(values, genes, targets), expected, targets)
-            loss.backward()
+            with autocast:
+                prediction = forward(values, genes, targets)
+            masked_mean_squared_error(prediction.float(), expected, targets).backward()
             adam.step()
-            loss.item()
     elif arguments.task == "annotate":
         model = Annotator(implementation, arguments.dropout, N_CLASSES).train()
         adam = optimizer(model, best, 1e-3, 5e-4)
@@ -76,17 +82,20 @@ def task(arguments: argparse.Namespace):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             adam.step()
     else:
-        encoder = Encoder(implementation).eval()
+        encoder = Encoder(implementation).eval().to(device)
         if implementation is Implementation.TABLE:
             encoder.make_table()
+        forward = compiled(encoder)
 
         def step(values, genes, _expected, _targets):
-            with torch.inference_mode():
-                encoder.latent(encoder(values, genes))
+            with torch.inference_mode(), autocast:
+                encoder.latent(forward(values, genes))
 
     def run() -> None:
         for batch in batches:
-            step(*batch)
+            step(*(part.to(device, non_blocking=True) for part in batch))
+        if device != "cpu":
+            torch.cuda.synchronize()
 
     return run
 
@@ -99,15 +108,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = arguments.precision != "f32"
     run = task(arguments)
     for _ in sys.stdin:
         start = time.perf_counter()
         run()
         print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    on_card = arguments.device != "cpu"
+    peak = torch.cuda.max_memory_reserved() if on_card else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"peak_bytes": peak, "version": torch.__version__}), flush=True)
 
 
