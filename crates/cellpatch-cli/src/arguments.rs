@@ -6,6 +6,7 @@ use cellpatch_data::ShardPart;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::annotate::{PredictOptions, TrainOptions};
+use crate::datasets::Datasets;
 use crate::device::DeviceChoice;
 use crate::embed::EmbedOptions;
 use crate::merge::MergeArguments;
@@ -61,6 +62,9 @@ pub(crate) enum Command {
     Import(ImportOptions),
     /// Write a model's weights as safetensors, or as a .pth that PyTorch loads
     Export(ExportOptions),
+    /// Public data sets: list, describe and download them, or search CELLxGENE Discover
+    #[command(subcommand)]
+    Datasets(Datasets),
     /// Describe an .h5ad file, a shard set, a run, a checkpoint or a weights file
     Inspect(InspectArguments),
     /// Show which devices work here, and what the others lack

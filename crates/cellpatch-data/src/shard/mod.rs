@@ -40,6 +40,8 @@ mod writer;
 
 pub(crate) use decode::{CellCounts, StoredCells};
 pub(crate) use encode::{element, properties, write_error};
+#[cfg(feature = "remote")]
+pub(crate) use folder::{hash_file, hex};
 pub use manifest::{
     CellFile, Manifest, PartEntry, QualityCounts, RowGroupEntry, SideFile, SourceEntry, StoredValues,
 };
