@@ -6,6 +6,7 @@ use cellpatch_data::ShardPart;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::annotate::{PredictOptions, TrainOptions};
+use crate::cache::CacheChoice;
 use crate::datasets::Datasets;
 use crate::device::DeviceChoice;
 use crate::embed::EmbedOptions;
@@ -145,8 +146,10 @@ pub(crate) struct ShardArguments {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// What to describe
+    /// What to describe: a file, a folder, or the address of a shard set, such as s3://bucket/path or https://host/path
     pub path: PathBuf,
+    #[command(flatten)]
+    pub cache: CacheChoice,
     /// Read every file of a shard set and compare its checksum with the manifest's
     #[arg(long)]
     pub verify: bool,

@@ -19,6 +19,7 @@ mod annotate;
 mod arguments;
 mod attention;
 mod builtin;
+mod cache;
 mod datasets;
 mod device;
 mod doctor;

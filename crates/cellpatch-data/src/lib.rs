@@ -32,7 +32,8 @@
 //! For methods that look at a few thousand genes only, [`VariableGenes`] chooses them from raw counts as Seurat and scanpy do, and
 //! [`ChosenGenes`] reads them. [`Coordinates`] are where the spots of a slice lie: in `obsm`, in `obs`, or in a Visium folder.
 //!
-//! [`dataset`] knows public data sets. With the feature `remote` it fetches them.
+//! [`dataset`] knows public data sets. With the feature `remote` it fetches them, and `ShardSet::open_url` opens a shard set on a
+//! server: its files come through a folder of this machine, a loader's before they are needed.
 //!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
 //!
@@ -118,6 +119,8 @@ pub use matrix::{CountBlocks, MatrixInfo, MatrixStorage, ValueKind, ValuePolicy}
 pub use normalize::{TARGET_SUM, normalize};
 pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, PartitionReport};
 pub use quality::{Quality, QualityFilter, QualityPass};
+#[cfg(feature = "remote")]
+pub use remote::CacheOptions;
 pub use selection::RowSelection;
 pub use shard::{
     CellFile, Manifest, MergeOptions, PartEntry, QualityCounts, RowGroupEntry, RowTable, ShardOptions,

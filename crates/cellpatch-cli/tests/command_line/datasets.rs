@@ -3,7 +3,7 @@ use std::path::Path;
 
 use crate::bad_input::fails;
 use crate::http_server::{Fault, Server};
-use crate::{json, run};
+use crate::{SMALL, json, run};
 
 /// Writes a manifest of one file.
 fn write_manifest(folder: &Path, url: &str, more: &str) {
@@ -105,4 +105,39 @@ fn cellxgene_is_searched_and_downloaded() {
     assert_eq!(fs::read(folder.path().join("cells/a-1.h5ad")).unwrap(), b"123456789");
     server.always("v1", Fault::Status(404));
     fails(folder.path(), 3, &["404"], search);
+}
+
+#[test]
+fn a_shard_set_on_a_server_is_inspected_and_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(run(folder.path(), SMALL.into_iter().chain(["--epochs", "1"])).status.success());
+    let server = Server::start();
+    server.put_folder("set", &folder.path().join("run/shards"));
+    let url = server.url("set");
+    let inspected = json(&run(folder.path(), ["inspect", &url, "--verify", "--cache", "cache", "--json"]));
+    assert_eq!(inspected["kind"], "shard-set");
+    let here = SMALL.into_iter().chain(["--data", "run/shards", "--run-dir", "here"]);
+    let there = SMALL.into_iter().chain([
+        "--data",
+        &url,
+        "--cache",
+        "cache",
+        "--cache-size",
+        "100M",
+        "--run-dir",
+        "there",
+    ]);
+    for arguments in [here.collect::<Vec<_>>(), there.collect()] {
+        let output = run(folder.path(), arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let model = |run: &str| fs::read(folder.path().join(run).join("model.safetensors")).unwrap();
+    assert!(model("here") == model("there"), "the same cells, the same weights");
+
+    let pretrain =
+        |url: &'static str| ["pretrain", "--quiet", "--data", url, "--cache", "cache", "--device", "cpu"];
+    fails(folder.path(), 2, &["ftp"], pretrain("ftp://host/set"));
+    server.remove("set/manifest.json");
+    fails(folder.path(), 3, &["/set", "manifest.json"], ["inspect", &url, "--cache", "cache"]);
+    fails(folder.path(), 2, &["shard set"], ["shard", "--data", &url, "--out", "out"]);
 }
