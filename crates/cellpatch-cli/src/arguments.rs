@@ -6,6 +6,8 @@ use cellpatch_data::ShardPart;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::annotate::{PredictOptions, TrainOptions};
+use crate::cache::CacheChoice;
+use crate::datasets::Datasets;
 use crate::device::DeviceChoice;
 use crate::embed::EmbedOptions;
 use crate::merge::MergeArguments;
@@ -61,6 +63,9 @@ pub(crate) enum Command {
     Import(ImportOptions),
     /// Write a model's weights as safetensors, or as a .pth that PyTorch loads
     Export(ExportOptions),
+    /// Public data sets: list, describe and download them, or search CELLxGENE Discover
+    #[command(subcommand)]
+    Datasets(Datasets),
     /// Describe an .h5ad file, a shard set, a run, a checkpoint or a weights file
     Inspect(InspectArguments),
     /// Show which devices work here, and what the others lack
@@ -141,8 +146,10 @@ pub(crate) struct ShardArguments {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// What to describe
+    /// What to describe: a file, a folder, or the address of a shard set, such as s3://bucket/path or https://host/path
     pub path: PathBuf,
+    #[command(flatten)]
+    pub cache: CacheChoice,
     /// Read every file of a shard set and compare its checksum with the manifest's
     #[arg(long)]
     pub verify: bool,

@@ -1,7 +1,8 @@
 //! The cells that `pretrain` runs on when it is given none, and the settings that suit them.
 
+use cellpatch_data::dataset::find_dataset;
 use cellpatch_data::synthetic::{SyntheticConfig, write_h5ad};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::failure::{Category, Failure};
@@ -11,27 +12,24 @@ use crate::terminal::Terminal;
 /// The file's name, and so the source's in the shards.
 pub(crate) const FILE: &str = "synthetic.h5ad";
 
-const MANIFEST: &str = include_str!("../../../datasets/synthetic.toml");
+/// The data set they are described by.
+const DATASET: &str = "synthetic";
 
-#[derive(Debug, Deserialize)]
-struct Manifest {
-    cells: SyntheticConfig,
-    pretrain: PretrainOptions,
-}
-
-fn manifest() -> Result<Manifest, Failure> {
-    toml::from_str(MANIFEST)
-        .map_err(|error| Failure::new(Category::Usage, format!("datasets/synthetic.toml: {error}")))
+/// A table of the manifest, as what it describes.
+fn table<T: DeserializeOwned>(table: Option<toml::Table>) -> Result<T, Failure> {
+    toml::Value::Table(table.unwrap_or_default())
+        .try_into()
+        .map_err(|error| Failure::new(Category::Usage, format!("data set {DATASET}: {error}")))
 }
 
 /// The settings of a run on the built-in cells.
 pub(crate) fn options() -> Result<PretrainOptions, Failure> {
-    Ok(manifest()?.pretrain)
+    table(find_dataset(DATASET)?.pretrain)
 }
 
 /// Writes the cells into a temporary folder, as an `.h5ad` like any other.
 pub(crate) fn write_cells(terminal: &Terminal, options: &PretrainOptions) -> Result<TempDir, Failure> {
-    let mut cells = manifest()?.cells;
+    let mut cells: SyntheticConfig = table(find_dataset(DATASET)?.synthetic_cells)?;
     if let Some(seed) = options.data.seed {
         cells.seed = seed;
     }
@@ -56,12 +54,11 @@ mod tests {
 
     #[test]
     fn the_manifest_holds_valid_settings() {
-        let manifest = manifest().unwrap();
-        manifest.cells.validate().unwrap();
-        manifest.pretrain.pretraining().unwrap();
+        let manifest = find_dataset(DATASET).unwrap();
+        table::<SyntheticConfig>(manifest.synthetic_cells).unwrap().validate().unwrap();
+        options().unwrap().pretraining().unwrap();
         let keys = crate::arguments::pretrain_keys();
-        let table: toml::Table = toml::from_str(MANIFEST).unwrap();
-        for key in table["pretrain"].as_table().unwrap().keys() {
+        for key in manifest.pretrain.unwrap().keys() {
             assert!(keys.contains(key), "{key} is not a flag");
         }
     }

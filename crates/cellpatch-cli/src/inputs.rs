@@ -8,6 +8,7 @@ use cellpatch_data::{
     write_shards,
 };
 
+use crate::cache::address;
 use crate::failure::{Category, Failure};
 use crate::options::{DataOptions, USUAL_COLUMNS};
 use crate::terminal::{Progress, Terminal};
@@ -15,7 +16,7 @@ use crate::terminal::{Progress, Terminal};
 /// What `--data` names.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Input {
-    /// A finished shard set.
+    /// A finished shard set, in a folder or on a server.
     Shards(PathBuf),
     /// Files to be sharded, in a fixed order.
     Files(Vec<PathBuf>),
@@ -48,8 +49,9 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Input, Failure> {
     Ok(Input::Files(files))
 }
 
+/// Whether this is the folder of a shard set, or an address, where nothing else is read from.
 pub(crate) fn is_shard_set(path: &Path) -> bool {
-    path.is_dir() && path.join("manifest.json").is_file()
+    address(path).is_some() || path.is_dir() && path.join("manifest.json").is_file()
 }
 
 /// How files are to be sharded.
@@ -158,6 +160,13 @@ mod tests {
         let failure = find(&["no/such.h5ad".into()]).unwrap_err();
         assert_eq!(failure.category(), Category::Input);
         assert!(failure.render().contains("no/such.h5ad"), "{}", failure.render());
+    }
+
+    #[test]
+    fn an_address_is_a_shard_set_and_stands_alone() {
+        let url = PathBuf::from("https://host/set");
+        assert_eq!(find(std::slice::from_ref(&url)).unwrap(), Input::Shards(url.clone()));
+        assert_eq!(find(&[url, "a.h5ad".into()]).unwrap_err().category(), Category::Usage);
     }
 
     #[test]

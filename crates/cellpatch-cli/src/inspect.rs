@@ -12,6 +12,7 @@ use cellpatch_train::{MetricRecord, read_metrics};
 use serde_json::{Value, json};
 
 use crate::arguments::InspectArguments;
+use crate::cache::address;
 use crate::failure::{Category, Failure};
 use crate::inputs;
 use crate::options::read_vocabulary;
@@ -27,10 +28,14 @@ struct Description {
 /// Describes `path`, whatever it is.
 pub(crate) fn run(terminal: &Terminal, arguments: &InspectArguments) -> Result<(), Failure> {
     let path = &arguments.path;
-    if !path.exists() {
+    let is_address = address(path).is_some();
+    if !is_address && !path.exists() {
         return Err(cellpatch_data::Error::NotFound { path: path.clone() }.into());
     }
-    let mut description = if path.is_dir() { folder(path, arguments.verify)? } else { file(path)? };
+    let mut description = match is_address || path.is_dir() {
+        true => folder(arguments)?,
+        false => file(path)?,
+    };
     if let Some(vocabulary) = &arguments.vocabulary {
         add_match_report(&mut description, path, vocabulary)?;
     }
@@ -68,7 +73,8 @@ fn genes(path: &Path) -> Result<Vec<Gene>, Failure> {
     }
 }
 
-fn folder(path: &Path, verify: bool) -> Result<Description, Failure> {
+fn folder(arguments: &InspectArguments) -> Result<Description, Failure> {
+    let path = &arguments.path;
     if path.join("config.toml").is_file() {
         return run_directory(path);
     }
@@ -76,7 +82,7 @@ fn folder(path: &Path, verify: bool) -> Result<Description, Failure> {
         return checkpoint(path);
     }
     if inputs::is_shard_set(path) {
-        return shard_set(path, verify);
+        return shard_set(path, &arguments.cache.open(path)?, arguments.verify);
     }
     match describe_cells(path, None) {
         Ok(cells) => Ok(tenx(path, &cells)),
@@ -167,8 +173,7 @@ fn anndata(path: &Path) -> Result<Description, Failure> {
     })
 }
 
-fn shard_set(path: &Path, verify: bool) -> Result<Description, Failure> {
-    let shards = ShardSet::open(path)?;
+fn shard_set(path: &Path, shards: &ShardSet, verify: bool) -> Result<Description, Failure> {
     if verify {
         shards.verify()?;
     }
@@ -182,7 +187,7 @@ fn shard_set(path: &Path, verify: bool) -> Result<Description, Failure> {
         manifest.files.len(),
         if verify { ", every checksum is right" } else { "" },
     );
-    for line in sources::describe(&shards) {
+    for line in sources::describe(shards) {
         let _ = writeln!(text, "  {line}");
     }
     let value = json!({ "kind": "shard-set", "verified": verify, "manifest": manifest });

@@ -19,6 +19,8 @@ mod annotate;
 mod arguments;
 mod attention;
 mod builtin;
+mod cache;
+mod datasets;
 mod device;
 mod doctor;
 mod embed;
@@ -74,6 +76,7 @@ where
         Command::Embed(options) => embed::run(&terminal, &options),
         Command::Import(options) => weights::import(&terminal, &options),
         Command::Export(options) => weights::export(&terminal, &options),
+        Command::Datasets(command) => datasets::run(&terminal, &command),
         Command::Inspect(arguments) => inspect::run(&terminal, &arguments),
         Command::Doctor(arguments) => match arguments.probe {
             Some(device) => doctor::answer_probe(&terminal, device),

@@ -11,6 +11,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::CacheChoice;
 use crate::device::DeviceChoice;
 use crate::failure::{Category, Failure};
 use crate::memory_size::MemorySize;
@@ -27,7 +28,8 @@ pub(crate) const HUMAN: &str = "human";
 #[serde(rename_all = "kebab-case", default)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataOptions {
-    /// An .h5ad file, a 10x .h5 file or matrix folder, a folder of these, or a shard set; repeat for more
+    /// An .h5ad file, a 10x .h5 file or matrix folder, a folder of these, or a shard set; repeat for more. A shard set may
+    /// also be on a server: s3://bucket/path, gs://, az://, https://host/path
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Vec<PathBuf>>,
@@ -106,6 +108,9 @@ pub(crate) struct PretrainOptions {
     #[command(flatten)]
     #[serde(flatten)]
     pub data: DataOptions,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cache: CacheChoice,
     /// The model: paper, released or tiny [default: paper]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -100,7 +100,7 @@ fn open_shards(
 ) -> Result<Arc<ShardSet>, Failure> {
     let input = options.data.data.as_deref().map(inputs::find).transpose()?;
     if let Some(Input::Shards(path)) = &input {
-        return Ok(Arc::new(ShardSet::open(path)?));
+        return Ok(Arc::new(options.cache.open(path)?));
     }
     if inputs::is_shard_set(&run.shards()) {
         return Ok(Arc::new(ShardSet::open(run.shards())?));

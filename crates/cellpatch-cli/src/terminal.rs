@@ -62,9 +62,11 @@ impl Terminal {
         } else {
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())
         };
-        let template = format!(
-            "{{prefix}} [{{bar:28}}] {{human_pos}}/{{human_len}} {unit} {{per_sec}} eta {{eta}} {{msg}}"
-        );
+        let counts = match unit {
+            "bytes" => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}".to_owned(),
+            _ => format!("{{human_pos}}/{{human_len}} {unit} {{per_sec}}"),
+        };
+        let template = format!("{{prefix}} [{{bar:28}}] {counts} eta {{eta}} {{msg}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.progress_chars("=> "));
         }
@@ -106,6 +108,13 @@ impl Progress {
             let eta = self.bar.eta().as_secs();
             let total = self.bar.length().unwrap_or_default();
             eprintln!("{} {done}/{total} {} eta {eta} s {message}", self.title, self.unit);
+        }
+    }
+
+    /// There is more or less to do than it seemed.
+    pub(crate) fn set_total(&self, total: u64) {
+        if self.bar.length() != Some(total) {
+            self.bar.set_length(total);
         }
     }
 

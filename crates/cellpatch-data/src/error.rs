@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::transfer_failure::TransferFailure;
 use crate::vocabulary::Species;
 
 /// What went wrong while reading, checking or writing single-cell data.
@@ -313,6 +314,46 @@ pub enum Error {
         /// The shard set.
         path: PathBuf,
     },
+    /// A file is not a manifest of a data set.
+    #[error("{} is no data set manifest: {reason}", path.display())]
+    BadManifest {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// No data set has that name.
+    #[error("no data set is called {name:?}")]
+    UnknownDataset {
+        /// The name asked for.
+        name: String,
+        /// Those there are.
+        available: Vec<String>,
+    },
+    /// A data set has no files to fetch.
+    #[error("data set {name} has no files: its cells are made, not downloaded")]
+    NothingToFetch {
+        /// Its name.
+        name: String,
+    },
+    /// A file that was fetched is no longer what it was.
+    #[error("{} has changed since it was fetched: its SHA-256 is {found}, not {expected}", path.display())]
+    FetchedFileChanged {
+        /// The file.
+        path: PathBuf,
+        /// Checksum when it was fetched, or the manifest's.
+        expected: String,
+        /// Checksum now.
+        found: String,
+    },
+    /// Something could not be had from a server.
+    #[error("could not get {url}: {failure}")]
+    Transfer {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        failure: TransferFailure,
+    },
     /// An option has a value that makes no sense.
     #[error("{option} is {value}: {reason}")]
     BadOption {
@@ -397,6 +438,11 @@ impl Error {
             Self::FolderBusy { .. } => "wait for it, or choose another folder".into(),
             Self::CannotSplit { .. } => "choose another fraction or column, or split at random".into(),
             Self::CannotPartition { .. } => "choose other fractions, another column or another file".into(),
+            Self::BadManifest { .. } => "docs/formats.md says what a manifest may hold".into(),
+            Self::UnknownDataset { available, .. } => format!("there is: {}; or give the path of a manifest", list(available)),
+            Self::NothingToFetch { .. } => "run `pretrain` without --data to use them".into(),
+            Self::FetchedFileChanged { path, .. } => format!("to have it again as it was, remove {} and fetch it again", path.display()),
+            Self::Transfer { failure, .. } => return failure.help(),
             Self::LoaderStopped { .. } => "this is a bug in this program: please report it".into(),
             Self::BadOption { .. } | Self::Hdf5Write { .. } | Self::WrongLength { .. } => return None,
         })
@@ -409,10 +455,13 @@ impl Error {
             | Self::Hdf5Write { .. }
             | Self::FolderBusy { .. }
             | Self::LoaderStopped { .. } => ErrorCategory::Environment,
+            Self::Transfer { failure, .. } => failure.category(),
             Self::BadOption { .. }
             | Self::FolderNotEmpty { .. }
             | Self::FileExists { .. }
             | Self::WrongLength { .. }
+            | Self::UnknownDataset { .. }
+            | Self::NothingToFetch { .. }
             | Self::CannotPartition { .. }
             | Self::CannotSplit { .. } => ErrorCategory::Usage,
             _ => ErrorCategory::Input,

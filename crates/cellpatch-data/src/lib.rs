@@ -32,6 +32,9 @@
 //! For methods that look at a few thousand genes only, [`VariableGenes`] chooses them from raw counts as Seurat and scanpy do, and
 //! [`ChosenGenes`] reads them. [`Coordinates`] are where the spots of a slice lie: in `obsm`, in `obs`, or in a Visium folder.
 //!
+//! [`dataset`] knows public data sets. With the feature `remote` it fetches them, and `ShardSet::open_url` opens a shard set on a
+//! server: its files come through a folder of this machine, a loader's before they are needed.
+//!
 //! [`synthetic`] makes realistic cells and writes them as a true `.h5ad`, so that examples and tests take the same path.
 //!
 //! Errors are one enum, [`Error`]: its text says what happened and where, [`Error::help`] what to do about it.
@@ -67,6 +70,7 @@ mod batch;
 mod chosen_genes;
 mod coordinates;
 mod counts;
+pub mod dataset;
 mod error;
 mod expressions;
 mod gene_selection;
@@ -80,6 +84,8 @@ mod partition;
 mod quality;
 pub mod random;
 mod record_batches;
+#[cfg(feature = "remote")]
+mod remote;
 mod selection;
 mod shard;
 mod source;
@@ -87,6 +93,11 @@ mod split;
 pub mod synthetic;
 mod table;
 mod tenx;
+#[cfg(feature = "remote")]
+#[cfg(test)]
+#[path = "../tests/http_server/mod.rs"]
+mod test_server;
+mod transfer_failure;
 mod unfinished_file;
 mod variable_genes;
 mod vocabulary;
@@ -108,6 +119,8 @@ pub use matrix::{CountBlocks, MatrixInfo, MatrixStorage, ValueKind, ValuePolicy}
 pub use normalize::{TARGET_SUM, normalize};
 pub use partition::{ClassCounts, Fractions, Part, Partition, PartitionMatch, PartitionReport};
 pub use quality::{Quality, QualityFilter, QualityPass};
+#[cfg(feature = "remote")]
+pub use remote::CacheOptions;
 pub use selection::RowSelection;
 pub use shard::{
     CellFile, Manifest, MergeOptions, PartEntry, QualityCounts, RowGroupEntry, RowTable, ShardOptions,
@@ -123,6 +136,7 @@ pub use table::{
     CellPrediction, EmbeddingTable, NpyMatrix, PredictionColumns, PredictionTable, TableFormat, TableSummary,
     write_cell_table,
 };
+pub use transfer_failure::TransferFailure;
 pub use unfinished_file::Existing;
 pub use variable_genes::{GeneVariability, VariableGeneOptions, VariableGenes};
 pub use vocabulary::{

@@ -73,7 +73,8 @@ impl UnfinishedFile {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder a path is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -10,6 +10,9 @@
 mod annotate;
 mod bad_input;
 mod built_in;
+mod datasets;
+#[path = "../../../cellpatch-data/tests/http_server/mod.rs"]
+mod http_server;
 mod real_data;
 mod resume;
 mod shards;

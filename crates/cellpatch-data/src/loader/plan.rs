@@ -113,6 +113,17 @@ impl Plan {
         }
     }
 
+    /// The files that a window is in, without repetition.
+    pub(super) fn files(&self, window: usize) -> Vec<usize> {
+        let mut files = Vec::new();
+        for group in &self.windows[window].groups {
+            if !files.contains(&group.file) {
+                files.push(group.file);
+            }
+        }
+        files
+    }
+
     /// Reads the selected cells of one group of a window.
     pub(super) fn read_group(&self, source: &Source, window: usize, group: usize) -> Result<StoredCells> {
         source.shards.decode(self.windows[window].groups[group], &|row| source.selection.contains(row))

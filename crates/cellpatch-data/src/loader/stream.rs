@@ -119,6 +119,16 @@ struct Reader {
 impl Reader {
     fn run(&self, blocks: &SyncSender<Result<Block>>) {
         let windows = self.plan.windows_to_read();
+        // The window before the first may be needed for what it leaves over.
+        let turns =
+            (windows.start.saturating_sub(1)..windows.end).map(|window| (window, self.plan.files(window)));
+        let ahead = match self.source.shards.fetch_ahead(turns) {
+            Ok(ahead) => ahead,
+            Err(error) => {
+                let _ = blocks.send(Err(error));
+                return;
+            }
+        };
         let mut carried = match windows.start {
             0 => None,
             first => match self.read_carried(first - 1) {
@@ -130,6 +140,9 @@ impl Reader {
             },
         };
         for window in windows {
+            if let Some(ahead) = &ahead {
+                ahead.reached(window);
+            }
             let block = self.read_block(window, carried.take());
             if let Ok(block) = &block {
                 carried = Some(self.carry(block));

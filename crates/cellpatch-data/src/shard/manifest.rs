@@ -220,16 +220,22 @@ impl Manifest {
             }
             Err(source) => return Err(Error::io("read", &path, source)),
         };
+        Self::parse(&text, folder)
+    }
+
+    /// Checks the text of a manifest; `folder` is for errors.
+    pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Self> {
+        let incomplete = |reason: String| Error::NotAShardSet { path: folder.to_path_buf(), reason };
         let broken =
             |source: serde_json::Error| incomplete(format!("{MANIFEST_FILE} does not parse: {source}"));
-        let version: VersionOnly = serde_json::from_slice(&text).map_err(broken)?;
+        let version: VersionOnly = serde_json::from_slice(text).map_err(broken)?;
         if version.format != FORMAT || version.version == 0 || version.version > FORMAT_VERSION {
             return Err(incomplete(format!(
                 "{MANIFEST_FILE} is {} version {}; this program reads {FORMAT} up to version {FORMAT_VERSION}",
                 version.format, version.version
             )));
         }
-        let manifest: Self = serde_json::from_slice(&text).map_err(broken)?;
+        let manifest: Self = serde_json::from_slice(text).map_err(broken)?;
         manifest.check().map_err(incomplete)?;
         Ok(manifest)
     }
@@ -265,6 +271,11 @@ impl Manifest {
         if let Some(file) = self.side_files.iter().find(|file| !is_plain_name(&file.name)) {
             return Err(format!("{:?} is not a file name", file.name));
         }
+        let sums = self.files.iter().map(|file| (&file.name, &file.sha256));
+        let sums = sums.chain(self.side_files.iter().map(|file| (&file.name, &file.sha256)));
+        if let Some((name, sum)) = sums.into_iter().find(|(_, sum)| !is_checksum(sum)) {
+            return Err(format!("the sha256 of {name} is {sum:?}, not 64 hex digits"));
+        }
         if n_cells != self.n_cells {
             return Err(format!("its files hold {n_cells} cells, not {}", self.n_cells));
         }
@@ -276,6 +287,11 @@ impl Manifest {
 struct VersionOnly {
     format: String,
     version: u32,
+}
+
+/// Files of servers are kept under their checksums: one must not lead out of their folder either.
+fn is_checksum(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A manifest may come from anywhere: it must not lead out of its folder.

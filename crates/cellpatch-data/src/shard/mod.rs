@@ -20,6 +20,7 @@ mod balance;
 mod decode;
 mod encode;
 mod feed;
+mod file_source;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod folder;
@@ -40,6 +41,10 @@ mod writer;
 
 pub(crate) use decode::{CellCounts, StoredCells};
 pub(crate) use encode::{element, properties, write_error};
+#[cfg(feature = "remote")]
+pub(crate) use file_source::{DescribedFile, FileSource};
+#[cfg(feature = "remote")]
+pub(crate) use folder::{hash, hash_file, hex};
 pub use manifest::{
     CellFile, Manifest, PartEntry, QualityCounts, RowGroupEntry, SideFile, SourceEntry, StoredValues,
 };

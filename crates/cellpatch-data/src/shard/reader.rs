@@ -6,7 +6,7 @@ use std::{
     io::{Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,8 +23,9 @@ use parquet::arrow::{
 use super::{
     SOURCES_FILE, VOCABULARY_FILE, column,
     decode::list,
+    file_source::{DescribedFile, FetchAhead, FileSource},
     folder::{hash, hash_file},
-    manifest::Manifest,
+    manifest::{CellFile, Manifest, SideFile},
 };
 use crate::{
     GeneVocabulary,
@@ -35,7 +36,10 @@ use crate::{
 /// An opened shard set: its manifest, and where every row group is. Cells are read on demand.
 #[derive(Debug)]
 pub struct ShardSet {
+    /// The folder, or its address on a server.
     path: PathBuf,
+    /// Where the files come from if they are not in the folder.
+    source: Option<Arc<dyn FileSource>>,
     manifest: Manifest,
     row_groups: Vec<RowGroup>,
     measured: Vec<Vec<u32>>,
@@ -73,24 +77,57 @@ impl ShardSet {
         Self::of(path, manifest)
     }
 
+    /// Opens a shard set on a server: `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, `https://host/path` or
+    /// `http://host/path`; a `file://` address is a folder of this machine.
+    ///
+    /// Its files are brought into a folder of this machine as they are read, a loader's before they are needed, and stay there
+    /// as long as there is room. Every file is compared with its checksum before it is read. Credentials come from the
+    /// environment, under the names that the stores' own tools use (`AWS_ACCESS_KEY_ID` and so on).
+    ///
+    /// # Errors
+    /// [`Error::Transfer`] for whatever the network does; otherwise as [`ShardSet::open`].
+    #[cfg(feature = "remote")]
+    pub fn open_url(url: &str, cache: crate::CacheOptions) -> Result<Self> {
+        if let Some(path) = crate::remote::local_path(url)? {
+            return Self::open(path);
+        }
+        Self::open_remote(crate::remote::RemoteFiles::open(url, cache)?)
+    }
+
+    #[cfg(feature = "remote")]
+    pub(crate) fn open_remote(files: crate::remote::RemoteFiles) -> Result<Self> {
+        let path = PathBuf::from(files.url());
+        let Some(text) = files.read_small(super::MANIFEST_FILE)? else {
+            let reason = format!("it has no {}", super::MANIFEST_FILE);
+            return Err(Error::NotAShardSet { path, reason });
+        };
+        let manifest = Manifest::parse(&text, &path)?;
+        Self::with(path, manifest, Some(Arc::new(files)))
+    }
+
     /// The set that `manifest` describes, its files in the folder `path`.
     pub(super) fn of(path: PathBuf, manifest: Manifest) -> Result<Self> {
-        let sizes = manifest.files.iter().map(|file| (&file.name, file.bytes));
-        for (name, bytes) in sizes.chain(manifest.side_files.iter().map(|file| (&file.name, file.bytes))) {
+        for file in described(&manifest) {
             let incomplete = |reason| Error::NotAShardSet { path: path.clone(), reason };
-            match std::fs::metadata(path.join(name)) {
-                Ok(metadata) if metadata.len() == bytes => {}
+            match std::fs::metadata(path.join(&file.name)) {
+                Ok(metadata) if metadata.len() == file.bytes => {}
                 Ok(metadata) => {
-                    return Err(incomplete(format!("{name} has {} bytes, not {bytes}", metadata.len())));
+                    let reason = format!("{} has {} bytes, not {}", file.name, metadata.len(), file.bytes);
+                    return Err(incomplete(reason));
                 }
-                Err(_) => return Err(incomplete(format!("{name} is missing"))),
+                Err(_) => return Err(incomplete(format!("{} is missing", file.name))),
             }
         }
         // Small, and read at once: no reason to read them on trust.
         for file in &manifest.side_files {
             check_hash(path.join(&file.name), &file.sha256)?;
         }
-        let measured = read_measured_genes(&path.join(SOURCES_FILE), &manifest)?;
+        Self::with(path, manifest, None)
+    }
+
+    fn with(path: PathBuf, manifest: Manifest, source: Option<Arc<dyn FileSource>>) -> Result<Self> {
+        let (_open, sources_file) = open_side_file(&path, source.as_deref(), &manifest, SOURCES_FILE)?;
+        let measured = read_measured_genes(&sources_file, &manifest)?;
         let mut first_row = 0;
         let mut row_groups = Vec::new();
         for (file, entry) in manifest.files.iter().enumerate() {
@@ -103,10 +140,19 @@ impl ShardSet {
         let checked =
             manifest.files.iter().map(|file| file.row_groups.iter().map(|_| false.into()).collect());
         let sources = manifest.sources.iter().map(|source| source.name.clone()).zip(0..).collect();
-        Ok(Self { checked: checked.collect(), path, manifest, row_groups, measured, sources, footers })
+        Ok(Self {
+            checked: checked.collect(),
+            path,
+            source,
+            manifest,
+            row_groups,
+            measured,
+            sources,
+            footers,
+        })
     }
 
-    /// The folder.
+    /// The folder, or its address on a server.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -122,7 +168,9 @@ impl ShardSet {
     /// [`Error::Parquet`] if the file is damaged, [`Error::NotAShardSet`] if it is not the vocabulary the cells were
     /// written with.
     pub fn vocabulary(&self) -> Result<GeneVocabulary> {
-        let vocabulary = GeneVocabulary::read_parquet(&self.path.join(VOCABULARY_FILE))?;
+        let (_open, path) =
+            open_side_file(&self.path, self.source.as_deref(), &self.manifest, VOCABULARY_FILE)?;
+        let vocabulary = GeneVocabulary::read_parquet(&path)?;
         if vocabulary.hash() != self.manifest.vocabulary_hash {
             let reason = format!("{VOCABULARY_FILE} is not the vocabulary of the manifest");
             return Err(Error::NotAShardSet { path: self.path.clone(), reason });
@@ -142,16 +190,16 @@ impl ShardSet {
         self.measured.get(source).map_or(&[], Vec::as_slice)
     }
 
-    /// Reads every file and compares checksums with the manifest.
+    /// Reads every file and compares checksums with the manifest; the files of a server are all brought here.
     ///
     /// # Errors
-    /// [`Error::ChecksumMismatch`] for the first file that differs.
+    /// [`Error::ChecksumMismatch`] for the first file that differs, [`Error::Transfer`] for one of a server.
     pub fn verify(&self) -> Result<()> {
-        let files = self.manifest.files.iter().map(|file| (&file.name, &file.sha256));
-        for (name, expected) in
-            files.chain(self.manifest.side_files.iter().map(|file| (&file.name, &file.sha256)))
-        {
-            check_hash(self.path.join(name), expected)?;
+        for file in described(&self.manifest) {
+            match &self.source {
+                Some(source) => drop(source.open(&file)?),
+                None => check_hash(self.path.join(&file.name), &file.sha256)?,
+            }
         }
         Ok(())
     }
@@ -166,8 +214,22 @@ impl ShardSet {
         &self.row_groups
     }
 
+    /// What errors call a file.
     pub(crate) fn file_path(&self, file: usize) -> PathBuf {
         self.path.join(&self.manifest.files[file].name)
+    }
+
+    /// Begins to bring the files that will be read, where they are on a server.
+    ///
+    /// - `turns`: for each turn, the files it reads
+    pub(crate) fn fetch_ahead(
+        &self,
+        turns: impl Iterator<Item = (usize, Vec<usize>)>,
+    ) -> Result<Option<FetchAhead>> {
+        let Some(source) = &self.source else { return Ok(None) };
+        let files = turns.flat_map(|(turn, files)| files.into_iter().map(move |file| (turn, file)));
+        let files = files.map(|(turn, file)| (turn, described_cells(&self.manifest, file))).collect();
+        FetchAhead::start(Arc::clone(source), files).map(Some)
     }
 
     /// Record batches of some columns of one file.
@@ -179,7 +241,8 @@ impl ShardSet {
         columns: &[&str],
         batch_size: usize,
     ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
-        let (builder, path) = self.open_file(file, columns)?;
+        let path = self.file_path(file);
+        let builder = self.builder(file, self.open_file(file)?, columns)?;
         record_batches(builder.with_batch_size(batch_size), path)
     }
 
@@ -192,41 +255,58 @@ impl ShardSet {
         columns: &[&str],
         batch_size: usize,
     ) -> Result<(impl Iterator<Item = Result<RecordBatch>> + use<>, usize)> {
-        let (builder, path) = self.open_file(group.file, columns)?;
-        let genes = builder.metadata().row_group(group.index).columns().first();
-        let n_genes = genes.and_then(|genes| usize::try_from(genes.num_values()).ok()).unwrap_or(0);
+        let path = self.file_path(group.file);
+        let opened = self.open_file(group.file)?;
         let checked = &self.checked[group.file][group.index];
-        if !checked.load(Ordering::Relaxed) {
+        if self.source.is_none() && !checked.load(Ordering::Relaxed) {
+            // What the footer says is needed to tell a damaged footer from damaged cells.
+            self.footer(group.file, &opened)?;
             let entry = &self.manifest.files[group.file].row_groups[group.index];
-            check_range(&path, entry.start, entry.bytes, &entry.sha256)?;
+            check_range(&opened, &path, entry.start, entry.bytes, &entry.sha256)?;
             checked.store(true, Ordering::Relaxed);
         }
+        let builder = self.builder(group.file, opened, columns)?;
+        let genes = builder.metadata().row_group(group.index).columns().first();
+        let n_genes = genes.and_then(|genes| usize::try_from(genes.num_values()).ok()).unwrap_or(0);
         let builder = builder.with_row_groups(vec![group.index]).with_batch_size(batch_size);
         Ok((record_batches(builder, path)?, n_genes))
     }
 
-    fn open_file(
+    /// Opens a file of cells, wherever it is. That of a server has the right checksum and stays as long as it is open.
+    fn open_file(&self, file: usize) -> Result<File> {
+        match &self.source {
+            Some(source) => Ok(source.open(&described_cells(&self.manifest, file))?.0),
+            None => {
+                let path = self.file_path(file);
+                File::open(&path).map_err(|source| Error::io("read", &path, source))
+            }
+        }
+    }
+
+    fn builder(
         &self,
         file: usize,
+        opened: File,
         columns: &[&str],
-    ) -> Result<(ParquetRecordBatchReaderBuilder<File>, PathBuf)> {
-        let path = self.file_path(file);
-        let opened = File::open(&path).map_err(|source| Error::io("read", &path, source))?;
-        let footer = match self.footers[file].get() {
-            Some(footer) => footer.clone(),
-            None => {
-                let footer = self.read_footer(file, &opened, &path)?;
-                self.footers[file].get_or_init(|| footer).clone()
-            }
-        };
+    ) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+        let footer = self.footer(file, &opened)?;
         let mask = ProjectionMask::columns(footer.parquet_schema(), columns.iter().copied());
-        Ok((ParquetRecordBatchReaderBuilder::new_with_metadata(opened, footer).with_projection(mask), path))
+        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(opened, footer).with_projection(mask))
+    }
+
+    /// The footer of a file, read once.
+    fn footer(&self, file: usize, opened: &File) -> Result<ArrowReaderMetadata> {
+        if let Some(footer) = self.footers[file].get() {
+            return Ok(footer.clone());
+        }
+        let footer = self.read_footer(file, opened, &self.file_path(file))?;
+        Ok(self.footers[file].get_or_init(|| footer).clone())
     }
 
     fn read_footer(&self, file: usize, opened: &File, path: &Path) -> Result<ArrowReaderMetadata> {
         let entry = &self.manifest.files[file];
         let start = entry.footer_start();
-        check_range(path, start, entry.bytes - start, &entry.footer_sha256)?;
+        check_range(opened, path, start, entry.bytes - start, &entry.footer_sha256)?;
         let footer = guarded(path, || ArrowReaderMetadata::load(opened, Default::default()))?;
         let n_cells = footer.metadata().row_groups().iter().map(|group| group.num_rows());
         if !n_cells.eq(entry.row_groups.iter().map(|group| i64::from(group.n_cells))) {
@@ -234,6 +314,36 @@ impl ShardSet {
         }
         Ok(footer)
     }
+}
+
+/// All files of a set as its manifest describes them.
+fn described(manifest: &Manifest) -> impl Iterator<Item = DescribedFile> {
+    let cells = (0..manifest.files.len()).map(|file| described_cells(manifest, file));
+    cells.chain(manifest.side_files.iter().map(described_side_file))
+}
+
+fn described_cells(manifest: &Manifest, file: usize) -> DescribedFile {
+    let CellFile { name, bytes, sha256, .. } = &manifest.files[file];
+    DescribedFile { name: name.clone(), bytes: *bytes, sha256: sha256.clone() }
+}
+
+fn described_side_file(SideFile { name, bytes, sha256 }: &SideFile) -> DescribedFile {
+    DescribedFile { name: name.clone(), bytes: *bytes, sha256: sha256.clone() }
+}
+
+/// Where a side file is; that of a server is there as long as the handle is.
+fn open_side_file(
+    folder: &Path,
+    source: Option<&dyn FileSource>,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<(Option<File>, PathBuf)> {
+    let Some(source) = source else { return Ok((None, folder.join(name))) };
+    let file = manifest.side_files.iter().find(|file| file.name == name).ok_or_else(|| {
+        Error::NotAShardSet { path: folder.to_path_buf(), reason: format!("its manifest has no {name}") }
+    })?;
+    let (open, path) = source.open(&described_side_file(file))?;
+    Ok((Some(open), path))
 }
 
 fn check_hash(path: PathBuf, expected: &str) -> Result<()> {
@@ -244,11 +354,8 @@ fn check_hash(path: PathBuf, expected: &str) -> Result<()> {
     Err(Error::ChecksumMismatch { path, expected: expected.to_owned(), found })
 }
 
-fn check_range(path: &Path, start: u64, bytes: u64, expected: &str) -> Result<()> {
-    let range = File::open(path).and_then(|mut file| {
-        file.seek(SeekFrom::Start(start))?;
-        hash(&mut file, bytes)
-    });
+fn check_range(mut opened: &File, path: &Path, start: u64, bytes: u64, expected: &str) -> Result<()> {
+    let range = opened.seek(SeekFrom::Start(start)).and_then(|_| hash(&mut opened, bytes));
     let (_, found) = range.map_err(|source| Error::io("read", path, source))?;
     if found == expected {
         return Ok(());
