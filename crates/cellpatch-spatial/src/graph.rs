@@ -16,6 +16,7 @@ pub use self::build::{BuiltGraph, GraphWarning, Neighborhood, build, stack};
 pub use self::sections::build_sections;
 pub use self::statistics::{Components, NeighborStatistics};
 use crate::error::{Error, Result};
+use crate::resident::Resident;
 
 /// A place on a slice, in any unit: pixels, micrometres.
 pub type Position = [f64; 2];
@@ -23,7 +24,7 @@ pub type Position = [f64; 2];
 /// Neighbour lists of spots, self loops included. Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpatialGraph {
-    adjacency: Arc<Adjacency>,
+    adjacency: Arc<Resident<Adjacency>>,
 }
 
 impl SpatialGraph {
@@ -68,7 +69,7 @@ impl SpatialGraph {
     fn from_sorted(starts: Vec<usize>, sources: Vec<u32>) -> Result<Self> {
         let n_spots = starts.len() - 1;
         let adjacency = Adjacency::new(starts, sources).ok_or(Error::BadGraph { n_spots })?;
-        Ok(Self { adjacency: Arc::new(adjacency) })
+        Ok(Self { adjacency: Arc::new(Resident::new(adjacency)) })
     }
 
     /// Spots.
@@ -114,7 +115,7 @@ impl SpatialGraph {
     }
 
     /// The lists as the kernels take them.
-    pub fn adjacency(&self) -> &Arc<Adjacency> {
+    pub fn adjacency(&self) -> &Arc<Resident<Adjacency>> {
         &self.adjacency
     }
 }
