@@ -1,0 +1,6 @@
+//! The model's kernels on a real device against `cellpatch-kernels` on the CPU, or against the formula in double precision.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+mod attention;
+mod device;
