@@ -10,8 +10,10 @@
 
 #![allow(unsafe_code, reason = "kernels are launched over raw memory; the functions check its size")]
 
+pub mod adam;
 pub mod attention;
 mod dropout;
+pub mod genes;
 pub mod memory;
 mod sum;
 mod tile;

@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+mod adam;
 mod attention;
 mod device;
+mod genes;
