@@ -12,8 +12,11 @@
 
 pub mod adam;
 pub mod attention;
+pub mod block;
 mod dropout;
+pub mod feedforward;
 pub mod genes;
+pub mod matrix;
 pub mod memory;
 mod sum;
 mod tile;

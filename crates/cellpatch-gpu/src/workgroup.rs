@@ -32,3 +32,17 @@ pub(crate) fn grid<R: Runtime>(client: &ComputeClient<R>, x: u32, y: u32, z: u32
     assert!(x <= most.0 && y <= most.1 && z <= most.2, "workgroups {x} x {y} x {z} of at most {most:?}");
     CubeCount::Static(x, y, z)
 }
+
+/// Any number of workgroups, in as many dimensions as it takes: a kernel asks for `CUBE_POS`, and some come too many.
+pub(crate) fn spread<R: Runtime>(client: &ComputeClient<R>, n: u32) -> CubeCount {
+    let most = client.properties().hardware.max_cube_count.0;
+    let y = n.div_ceil(most).max(1);
+    grid(client, n.div_ceil(y), y, 1)
+}
+
+/// Workgroups that take one piece of work after the other: what fills the device, of `n` pieces. The number is the device's, so
+/// sums of their parts are the same every time.
+pub(crate) fn persistent<R: Runtime>(client: &ComputeClient<R>, n: u32) -> u32 {
+    let processors = client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64);
+    (4 * processors).min(n)
+}

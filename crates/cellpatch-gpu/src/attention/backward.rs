@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use super::{AttentionInput, AttentionOutput, Plan, Sizes, denominator, place, query_vector, vector_of};
 use crate::dropout::{Drawn, RowState, kept, pair_bits, row_state, stream_key, wide};
 use crate::memory::{Floats, argument, f32_storage};
-use crate::sum::sum_of_rows;
+use crate::sum::{Columns, sum_of_columns};
 use crate::tile::{Four, Stored, add_multiple, fill, lanes_sum, load, product, store, zeros};
 
 /// Keys, or queries, that are worked on together so that one's arithmetic hides another's.
@@ -95,7 +95,9 @@ pub fn attention_backward<R: Runtime>(
         );
     }
     let for_queries = if input.queries_are_shared {
-        sum_of_rows(client, &for_queries, input.n_cells, input.n_queries(), storage)
+        let n = input.n_queries();
+        let columns = Columns { stride: n, first: 0, n };
+        sum_of_columns(client, &for_queries, input.n_cells, columns, storage)
     } else {
         for_queries
     };

@@ -4,5 +4,6 @@
 
 mod adam;
 mod attention;
+mod block;
 mod device;
 mod genes;
