@@ -12,7 +12,7 @@ pub use self::forward::{AttentionOutput, attention_forward};
 
 use cubecl::prelude::*;
 
-use crate::dropout::Dropout;
+use crate::dropout::{Dropout, Seed};
 use crate::memory::{Floats, PaddedRows};
 use crate::tile::LANES;
 use crate::workgroup;
@@ -41,7 +41,7 @@ pub struct AttentionInput<'a> {
     /// Probability with which a softmax weight is dropped; 0 outside training.
     pub dropout: f64,
     /// Of the dropout; forward and backward pass must be given the same.
-    pub seed: u64,
+    pub seed: &'a Seed,
 }
 
 /// Whether there is a kernel for heads of this width.
@@ -72,7 +72,7 @@ impl AttentionInput<'_> {
     }
 
     fn dropout(&self) -> Dropout {
-        Dropout::new(self.dropout, self.seed)
+        Dropout::new(self.dropout)
     }
 
     /// Two rows of a head in shared memory and four numbers beside them.

@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 use crate::attention::{
     AttentionGradient, AttentionInput, AttentionOutput, attention_backward, attention_forward,
 };
+use crate::dropout::Seed;
 use crate::feedforward::{
     FeedforwardGradient, FeedforwardRows, FeedforwardWeights, feedforward_backward, feedforward_forward,
 };
@@ -48,7 +49,7 @@ pub struct BlockInput<'a> {
     /// Probability with which a softmax weight is dropped; 0 outside training.
     pub dropout: f64,
     /// Of the dropout; forward and backward pass must be given the same.
-    pub seed: u64,
+    pub seed: &'a Seed,
 }
 
 /// What a block's forward pass computed.

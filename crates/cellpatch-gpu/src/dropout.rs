@@ -1,23 +1,48 @@
 //! Dropout from a counter: bit for bit what `cellpatch-kernels` draws, in 32-bit arithmetic.
 
 use cubecl::prelude::*;
+use cubecl::server::Handle;
+
+use crate::memory::argument;
 
 const GOLDEN_RATIO_LOW: u32 = 0x7f4a_7c15;
 const GOLDEN_RATIO_HIGH: u32 = 0x9e37_79b9;
 const LAST_MULTIPLIER: u32 = 0x846c_a68b;
 
+/// What the dropout of a call is drawn from: two numbers below 2^24 on the device, so that the device may draw them itself.
+#[derive(Debug, Clone)]
+pub struct Seed {
+    halves: Handle,
+}
+
+impl Seed {
+    /// - seed: below 2^48
+    pub fn new<R: Runtime>(client: &ComputeClient<R>, seed: u64) -> Self {
+        let halves = [(seed >> 24) as u32 & 0xff_ffff, seed as u32 & 0xff_ffff];
+        Self { halves: client.create_from_slice(u32::as_bytes(&halves)) }
+    }
+
+    /// Two 32-bit integers, from 0 to 2^24, the higher half first.
+    pub fn on_device(halves: Handle) -> Self {
+        Self { halves }
+    }
+
+    pub(crate) fn argument<R: Runtime>(&self) -> ArrayArg<R> {
+        argument(&self.halves, 2, size_of::<u32>())
+    }
+}
+
 /// The dropout of one call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Dropout {
-    seed: u64,
     threshold: u32,
 }
 
 impl Dropout {
     /// The probability is rounded to a multiple of 2^-16.
-    pub(crate) fn new(probability: f64, seed: u64) -> Self {
+    pub(crate) fn new(probability: f64) -> Self {
         let threshold = ((1.0 - probability) * 65536.0).round().clamp(1.0, 65536.0);
-        Self { seed, threshold: threshold as u32 }
+        Self { threshold: threshold as u32 }
     }
 
     /// Whether anything is dropped.
@@ -26,16 +51,13 @@ impl Dropout {
     }
 
     pub(crate) fn argument<R: Runtime>(&self) -> DrawnLaunch<R> {
-        let scale = (65536.0 / f64::from(self.threshold)) as f32;
-        DrawnLaunch::new(self.seed as u32, (self.seed >> 32) as u32, self.threshold, scale)
+        DrawnLaunch::new(self.threshold, (65536.0 / f64::from(self.threshold)) as f32)
     }
 }
 
 /// The dropout of one call, on the device.
 #[derive(CubeType, CubeLaunch)]
 pub(crate) struct Drawn {
-    seed_low: u32,
-    seed_high: u32,
     /// A weight is kept if its 16 random bits are below this.
     threshold: u32,
     /// What a kept weight is multiplied by.
@@ -98,9 +120,12 @@ fn mix(bits: Wide) -> Wide {
 }
 
 /// The key of a stream: of one head of one cell, say.
+///
+/// - seed: of the call, as [`Seed`] keeps it
 #[cube]
-pub(crate) fn stream_key(drawn: &Drawn, first: Wide, second: Wide) -> Wide {
-    let key = mix(xor(Wide { low: drawn.seed_low, high: drawn.seed_high }, mix(first)));
+pub(crate) fn stream_key(seed: &Array<u32>, first: Wide, second: Wide) -> Wide {
+    let seed = Wide { low: (seed[0] << 24u32) | seed[1], high: seed[0] >> 8u32 };
+    let key = mix(xor(seed, mix(first)));
     mix(xor(key, mix(second)))
 }
 

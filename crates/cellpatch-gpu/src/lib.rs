@@ -13,7 +13,7 @@
 pub mod adam;
 pub mod attention;
 pub mod block;
-mod dropout;
+pub mod dropout;
 pub mod feedforward;
 pub mod genes;
 pub mod matrix;

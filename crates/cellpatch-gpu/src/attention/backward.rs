@@ -59,6 +59,7 @@ pub fn attention_backward<R: Runtime>(
             input.values.argument(input.n_keys()),
             argument(&input.query_rows.lengths, input.n_cells, size_of::<u32>()),
             argument(&input.key_rows.lengths, input.n_cells, size_of::<u32>()),
+            input.seed.argument(),
             computed.output.argument(input.n_outputs()),
             for_output.argument(input.n_outputs()),
             computed.log_sum_exp.argument(input.n_denominators()),
@@ -83,6 +84,7 @@ pub fn attention_backward<R: Runtime>(
             input.values.argument(input.n_keys()),
             argument(&input.query_rows.lengths, input.n_cells, size_of::<u32>()),
             argument(&input.key_rows.lengths, input.n_cells, size_of::<u32>()),
+            input.seed.argument(),
             for_output.argument(input.n_outputs()),
             computed.log_sum_exp.argument(input.n_denominators()),
             delta.argument(input.n_denominators()),
@@ -112,6 +114,7 @@ fn queries_kernel<F: Float, G: Float>(
     values: &Array<Stored<F>>,
     query_lengths: &Array<u32>,
     key_lengths: &Array<u32>,
+    seed: &Array<u32>,
     output: &Array<Stored<F>>,
     for_output: &Array<Stored<F>>,
     log_sum_exp: &Array<f32>,
@@ -144,7 +147,7 @@ fn queries_kernel<F: Float, G: Float>(
     if real {
         logarithm = log_sum_exp[denominator(place, sizes, place.row)];
     }
-    let stream = stream_key(drawn, wide(place.cell as u32), wide(place.head as u32));
+    let stream = stream_key(seed, wide(place.cell as u32), wide(place.head as u32));
     let state = row_state(stream, place.row as u32);
 
     let mut key_tile = SharedMemory::<Four>::new(comptime!(tile * columns));
@@ -198,6 +201,7 @@ fn keys_kernel<F: Float>(
     values: &Array<Stored<F>>,
     query_lengths: &Array<u32>,
     key_lengths: &Array<u32>,
+    seed: &Array<u32>,
     for_output: &Array<Stored<F>>,
     log_sum_exp: &Array<f32>,
     delta: &Array<f32>,
@@ -217,7 +221,7 @@ fn keys_kernel<F: Float>(
     let real = place.row < n_keys;
     let key = load::<F>(keys, own, real, sizes.inverse_root, columns);
     let value = load::<F>(values, own, real, 1.0f32, columns);
-    let stream = stream_key(drawn, wide(place.cell as u32), wide(place.head as u32));
+    let stream = stream_key(seed, wide(place.cell as u32), wide(place.head as u32));
     let half = place.row as u32 % 2u32;
 
     let mut query_tile = SharedMemory::<Four>::new(comptime!(tile * columns));

@@ -46,6 +46,7 @@ pub fn attention_forward<R: Runtime>(
             input.values.argument(input.n_keys()),
             argument(&input.query_rows.lengths, input.n_cells, size_of::<u32>()),
             argument(&input.key_rows.lengths, input.n_cells, size_of::<u32>()),
+            input.seed.argument(),
             output.argument(input.n_outputs()),
             log_sum_exp.argument(input.n_denominators()),
             input.sizes(),
@@ -65,6 +66,7 @@ fn forward_kernel<F: Float>(
     values: &Array<Stored<F>>,
     query_lengths: &Array<u32>,
     key_lengths: &Array<u32>,
+    seed: &Array<u32>,
     output: &mut Array<Stored<F>>,
     log_sum_exp: &mut Array<f32>,
     sizes: &Sizes,
@@ -80,7 +82,7 @@ fn forward_kernel<F: Float>(
     let real = place.row < n_queries;
     let query =
         load::<F>(queries, query_vector(place, sizes, place.row, plan), real, sizes.inverse_root, columns);
-    let stream = stream_key(drawn, wide(place.cell as u32), wide(place.head as u32));
+    let stream = stream_key(seed, wide(place.cell as u32), wide(place.head as u32));
     let state = row_state(stream, place.row as u32);
 
     let mut key_tile = SharedMemory::<Four>::new(comptime!(tile * columns));

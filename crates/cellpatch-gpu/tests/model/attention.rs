@@ -1,6 +1,7 @@
 //! Attention, forward and backward.
 
 use cellpatch_gpu::attention::{AttentionGradient, AttentionInput, attention_backward, attention_forward};
+use cellpatch_gpu::dropout::Seed;
 use cellpatch_gpu::memory::{Floats, PaddedRows};
 use cellpatch_kernels::Instructions;
 use cellpatch_kernels::attention as cpu;
@@ -42,7 +43,7 @@ impl Batch {
             query_lengths: (!shared).then(|| query_lengths.to_vec()),
             key_lengths: key_lengths.to_vec(),
             dropout: 0.0,
-            seed: 0x1234_5678_9abc_def1,
+            seed: 0x5678_9abc_def1,
         }
     }
 
@@ -111,7 +112,7 @@ impl Batch {
             values: &values,
             key_rows: &PaddedRows::new(client, self.n_cells(), self.n_keys(), Some(&self.key_lengths)),
             dropout: self.dropout,
-            seed: self.seed,
+            seed: &Seed::new(client, self.seed),
         };
         let computed = attention_forward(client, &input);
         let gradient = AttentionGradient { computed: &computed, for_output: &for_output };

@@ -1,6 +1,7 @@
 //! Whole blocks, forward and backward.
 
 use cellpatch_gpu::block::{BlockInput, BlockWeights, block_backward, block_forward, serves};
+use cellpatch_gpu::dropout::Seed;
 use cellpatch_gpu::feedforward::FeedforwardWeights;
 use cellpatch_gpu::memory::{Floats, PaddedRows};
 use cellpatch_kernels::block as cpu;
@@ -50,13 +51,8 @@ fn longest(lengths: &[usize]) -> usize {
 
 impl Call {
     fn new(reads: Reads, queries: &[usize], memory: &[usize], d: usize, n_heads: usize, mlp: usize) -> Self {
-        let shape = cpu::BlockShape {
-            embedding_dim: d,
-            n_heads,
-            mlp_dim: mlp,
-            dropout: 0.0,
-            seed: 0xfeed_0123_4567_89ab,
-        };
+        let shape =
+            cpu::BlockShape { embedding_dim: d, n_heads, mlp_dim: mlp, dropout: 0.0, seed: 0x0123_4567_89ab };
         let n_cells = memory.len();
         let shared = queries.len() == 1 && n_cells > 1;
         let (n_queries, n_keys) = (longest(queries), longest(memory));
@@ -189,7 +185,7 @@ impl Call {
             memory: (self.reads == Reads::Memory).then_some(&memory),
             memory_rows: &memory_rows,
             dropout,
-            seed,
+            seed: &Seed::new(client, seed),
         };
         let computed = block_forward(client, &weights, &input);
         let gradients = block_backward(client, &weights, &input, &computed.attention, &for_output);
