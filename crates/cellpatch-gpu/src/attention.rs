@@ -1,6 +1,6 @@
 //! Ragged multi-head attention, forward and backward, without ever storing a score (Dao et al. 2022, "FlashAttention").
 //!
-//! A workgroup takes one head of one cell and a tile of its queries, one query a unit; keys and values go through shared memory,
+//! A workgroup takes one head of one cell and a tile of its queries, one or two queries a unit; keys and values go through shared memory,
 //! a tile at a time. The backward pass computes the weights again from the logarithms of the softmax's denominators: one kernel
 //! where each query's gradient has an owner, one where each key's has.
 
@@ -75,14 +75,18 @@ impl AttentionInput<'_> {
         Dropout::new(self.dropout)
     }
 
-    /// Two rows of a head in shared memory and four numbers beside them.
-    fn plan<R: Runtime>(&self, client: &ComputeClient<R>) -> Plan {
+    /// - rows: that have owners
+    /// - most: of them, that a unit may own
+    fn plan<R: Runtime>(&self, client: &ComputeClient<R>, rows: usize, most: usize) -> Plan {
         assert!(serves(self.width, self.n_heads), "no kernel for {} heads of {}", self.n_heads, self.width);
+        // Two rows of a head in shared memory and four numbers beside them.
         let bytes = (2 * self.head_dim() + 4) * size_of::<f32>();
+        let units = workgroup::units(client, bytes);
         Plan {
             width: self.width / LANES,
             columns: self.head_dim() / LANES,
-            units: workgroup::units(client, bytes),
+            units,
+            owned: if rows > units as usize { most } else { 1 },
             shared: self.queries_are_shared,
             dropping: self.dropout().drops(),
         }
@@ -95,7 +99,7 @@ impl AttentionInput<'_> {
 
     /// One workgroup for each tile of rows, head and cell.
     fn grid<R: Runtime>(&self, client: &ComputeClient<R>, rows: usize, plan: &Plan) -> CubeCount {
-        let tiles = workgroup::tiles(rows, plan.units);
+        let tiles = workgroup::tiles(rows, plan.units * plan.owned as u32);
         workgroup::grid(client, tiles, self.n_heads as u32, self.n_cells as u32)
     }
 }
@@ -109,6 +113,8 @@ struct Plan {
     columns: usize,
     /// Of a workgroup; also the rows of a tile.
     units: u32,
+    /// Rows that a unit owns: what is loaded from shared memory serves all of them.
+    owned: usize,
     /// Whether all cells ask the same.
     shared: bool,
     dropping: bool,
@@ -130,16 +136,23 @@ struct Sizes {
 struct Place {
     cell: usize,
     head: usize,
-    /// The tile's first row.
+    /// The first of the rows that have an owner here.
     first: usize,
-    /// The unit's row.
-    row: usize,
 }
 
 #[cube]
 fn place(#[comptime] plan: Plan) -> Place {
-    let first = CUBE_POS_X as usize * comptime!(plan.units as usize);
-    Place { cell: CUBE_POS_Z as usize, head: CUBE_POS_Y as usize, first, row: first + UNIT_POS as usize }
+    Place {
+        cell: CUBE_POS_Z as usize,
+        head: CUBE_POS_Y as usize,
+        first: CUBE_POS_X as usize * comptime!(plan.units as usize * plan.owned),
+    }
+}
+
+/// A row that the unit owns. Neighbouring units own neighbouring rows.
+#[cube]
+fn owned_row(place: Place, #[comptime] which: usize, #[comptime] plan: Plan) -> usize {
+    place.first + comptime!(which * plan.units as usize) + UNIT_POS as usize
 }
 
 /// Vector where a row of a cell's head begins.
@@ -155,7 +168,7 @@ fn query_vector(place: Place, sizes: &Sizes, row: usize, #[comptime] plan: Plan)
     if comptime!(plan.shared) {
         cell = 0usize;
     }
-    vector_of(Place { cell, head: place.head, first: place.first, row: place.row }, sizes.queries, row, plan)
+    vector_of(Place { cell, head: place.head, first: place.first }, sizes.queries, row, plan)
 }
 
 /// Position of a query's denominator.

@@ -39,18 +39,19 @@ pub(crate) fn fill<F: Float>(
     }
 }
 
-/// Sum of the products of a row in registers and one in shared memory.
+/// Sum of the products of one of some rows in registers and one in shared memory.
 #[cube]
 pub(crate) fn product(
-    row: &Array<Four>,
+    rows: &Array<Four>,
+    #[comptime] row: usize,
     tile: &SharedMemory<Four>,
     first: usize,
     #[comptime] columns: usize,
 ) -> f32 {
-    let mut sum = row[0] * tile[first];
+    let mut sum = rows[comptime!(row * columns)] * tile[first];
     #[unroll]
     for column in 1..columns {
-        sum = fma(row[column], tile[first + column], sum);
+        sum = fma(rows[comptime!(row * columns + column)], tile[first + column], sum);
     }
     lanes_sum(sum)
 }
@@ -60,10 +61,11 @@ pub(crate) fn lanes_sum(four: Four) -> f32 {
     (four[0] + four[1]) + (four[2] + four[3])
 }
 
-/// Adds a multiple of a row in shared memory to one in registers.
+/// Adds a multiple of a row in shared memory to one of some in registers.
 #[cube]
 pub(crate) fn add_multiple(
-    row: &mut Array<Four>,
+    rows: &mut Array<Four>,
+    #[comptime] row: usize,
     factor: f32,
     tile: &SharedMemory<Four>,
     first: usize,
@@ -72,44 +74,48 @@ pub(crate) fn add_multiple(
     let factor = Four::new(factor);
     #[unroll]
     for column in 0..columns {
-        row[column] = fma(factor, tile[first + column], row[column]);
+        let element = comptime!(row * columns + column);
+        rows[element] = fma(factor, tile[first + column], rows[element]);
     }
 }
 
-/// A row of 0 in registers.
+/// Vectors of 0 in registers.
 #[cube]
-pub(crate) fn zeros(#[comptime] columns: usize) -> Array<Four> {
-    let mut row = Array::<Four>::new(columns);
+pub(crate) fn zeros(#[comptime] n: usize) -> Array<Four> {
+    let mut vectors = Array::<Four>::new(n);
     #[unroll]
-    for column in 0..columns {
-        row[column] = Four::new(0.0f32);
+    for index in 0..n {
+        vectors[index] = Four::new(0.0f32);
     }
-    row
+    vectors
 }
 
-/// A row times a number, in registers; 0 if it is not wanted.
+/// Loads one of some rows, times a number; leaves it if it is not wanted.
 #[cube]
+#[allow(clippy::too_many_arguments, reason = "from where to where")]
 pub(crate) fn load<F: Float>(
+    rows: &mut Array<Four>,
+    #[comptime] row: usize,
     source: &Array<Stored<F>>,
     first: usize,
     wanted: bool,
     factor: f32,
     #[comptime] columns: usize,
-) -> Array<Four> {
-    let mut row = zeros(columns);
+) {
     if wanted {
         #[unroll]
         for column in 0..columns {
-            row[column] = Four::cast_from(source[first + column]) * Four::new(factor);
+            rows[comptime!(row * columns + column)] =
+                Four::cast_from(source[first + column]) * Four::new(factor);
         }
     }
-    row
 }
 
-/// Stores a row in registers times a number.
+/// Stores one of some rows, times a number.
 #[cube]
 pub(crate) fn store<F: Float>(
-    row: &Array<Four>,
+    rows: &Array<Four>,
+    #[comptime] row: usize,
     factor: f32,
     target: &mut Array<Stored<F>>,
     first: usize,
@@ -117,6 +123,7 @@ pub(crate) fn store<F: Float>(
 ) {
     #[unroll]
     for column in 0..columns {
-        target[first + column] = Stored::<F>::cast_from(row[column] * Four::new(factor));
+        let vector = rows[comptime!(row * columns + column)] * Four::new(factor);
+        target[first + column] = Stored::<F>::cast_from(vector);
     }
 }

@@ -1,9 +1,11 @@
-//! The backward pass: one kernel for the gradient of queries, one query a unit, and one for those of keys and values, one key a
-//! unit.
+//! The backward pass: one kernel for the gradient of queries, each with an owner, and one for those of keys and values, each with an
+//! owner.
 
 use cubecl::prelude::*;
 
-use super::{AttentionInput, AttentionOutput, Plan, Sizes, denominator, place, query_vector, vector_of};
+use super::{
+    AttentionInput, AttentionOutput, Plan, Sizes, denominator, owned_row, place, query_vector, vector_of,
+};
 use crate::dropout::{Drawn, RowState, kept, pair_bits, row_state, stream_key, wide};
 use crate::memory::{Floats, argument, f32_storage};
 use crate::sum::{Columns, sum_of_columns};
@@ -41,7 +43,7 @@ pub fn attention_backward<R: Runtime>(
     input: &AttentionInput<'_>,
     gradient: &AttentionGradient<'_>,
 ) -> AttentionGradients {
-    let plan = input.plan(client);
+    let plan = input.plan(client, input.query_rows.padded, 2);
     let storage = input.queries.storage;
     // Where all cells ask the same, each has a part of the queries' gradient.
     let for_queries_storage = if input.queries_are_shared { f32_storage() } else { storage };
@@ -72,6 +74,7 @@ pub fn attention_backward<R: Runtime>(
             for_queries_storage,
         );
     }
+    let plan = input.plan(client, input.key_rows.padded, 1);
     let [for_keys, for_values] = [0; 2].map(|_| Floats::empty(client, input.n_keys(), storage));
     // SAFETY: as above.
     unsafe {
@@ -126,34 +129,47 @@ fn queries_kernel<F: Float, G: Float>(
     #[define(F)] _storage: StorageType,
     #[define(G)] _gradient_storage: StorageType,
 ) {
-    let columns = comptime!(plan.columns);
+    let (columns, owned) = comptime!((plan.columns, plan.owned));
     let tile = comptime!(plan.units as usize);
     let place = place(plan);
     let n_queries = query_lengths[place.cell] as usize;
     let n_keys = key_lengths[place.cell] as usize;
-    let real = place.row < n_queries;
-    let own = query_vector(place, sizes, place.row, plan);
-    let query = load::<F>(queries, own, real, sizes.inverse_root, columns);
-    let own = vector_of(place, sizes.queries, place.row, plan);
-    let gradient = load::<F>(for_output, own, real, 1.0f32, columns);
-    let result = load::<F>(output, own, real, 1.0f32, columns);
-    let mut products = Four::new(0.0f32);
-    #[unroll]
-    for column in 0..columns {
-        products = fma(gradient[column], result[column], products);
-    }
-    let pull = lanes_sum(products);
-    let mut logarithm = 0.0f32;
-    if real {
-        logarithm = log_sum_exp[denominator(place, sizes, place.row)];
-    }
     let stream = stream_key(seed, wide(place.cell as u32), wide(place.head as u32));
-    let state = row_state(stream, place.row as u32);
+    let mut query = zeros(comptime!(owned * columns));
+    let mut gradient = zeros(comptime!(owned * columns));
+    let mut offsets = Array::<u32>::new(owned);
+    let mut multipliers = Array::<u32>::new(owned);
+    let mut logarithms = Array::<f32>::new(owned);
+    let mut pulls = Array::<f32>::new(owned);
+    #[unroll]
+    for own in 0..owned {
+        let row = owned_row(place, own, plan);
+        let real = row < n_queries;
+        let source = query_vector(place, sizes, row, plan);
+        load::<F>(&mut query, own, queries, source, real, sizes.inverse_root, columns);
+        let source = vector_of(place, sizes.queries, row, plan);
+        load::<F>(&mut gradient, own, for_output, source, real, 1.0f32, columns);
+        let mut result = zeros(columns);
+        load::<F>(&mut result, 0usize, output, source, real, 1.0f32, columns);
+        let mut products = Four::new(0.0f32);
+        #[unroll]
+        for column in 0..columns {
+            products = fma(gradient[comptime!(own * columns + column)], result[column], products);
+        }
+        pulls[own] = lanes_sum(products);
+        logarithms[own] = 0.0f32;
+        if real {
+            logarithms[own] = log_sum_exp[denominator(place, sizes, row)];
+        }
+        let state = row_state(stream, row as u32);
+        offsets[own] = state.offset;
+        multipliers[own] = state.multiplier;
+    }
 
     let mut key_tile = SharedMemory::<Four>::new(comptime!(tile * columns));
     let mut value_tile = SharedMemory::<Four>::new(comptime!(tile * columns));
-    let mut gathered = zeros(columns);
-    // A tile of queries that are all padding reads nothing.
+    let mut gathered = zeros(comptime!(owned * columns));
+    // A workgroup whose queries are all padding reads nothing.
     let n_read = select(place.first < n_queries, n_keys, 0usize);
     for first in range_stepped(0usize, n_read, tile) {
         let n = (n_keys - first).min(tile);
@@ -165,31 +181,40 @@ fn queries_kernel<F: Float, G: Float>(
         for next in range_stepped(0usize, n, TOGETHER) {
             #[unroll]
             for pair in 0..comptime!(TOGETHER / 2) {
-                let mut bits = 0u32;
-                if comptime!(plan.dropping) {
-                    bits = pair_bits(state, (first + next) as u32 / 2u32 + pair as u32);
-                }
                 #[unroll]
-                for half in 0..2usize {
-                    let position = next + comptime!(2 * pair + half);
-                    let row = position * columns;
-                    let score = product(&query, &key_tile, row, columns);
-                    let weight = select(position < n, (score - logarithm).exp(), 0.0f32);
-                    let mut drawn_weight = weight;
+                for own in 0..owned {
+                    let mut bits = 0u32;
                     if comptime!(plan.dropping) {
-                        drawn_weight = kept(drawn, bits, comptime!(half as u32), weight) * drawn.scale;
+                        let state = RowState { offset: offsets[own], multiplier: multipliers[own] };
+                        bits = pair_bits(state, (first + next) as u32 / 2u32 + pair as u32);
                     }
-                    let of_weight = product(&gradient, &value_tile, row, columns);
-                    let of_score = drawn_weight * of_weight - weight * pull;
-                    add_multiple(&mut gathered, of_score, &key_tile, row, columns);
+                    #[unroll]
+                    for half in 0..2usize {
+                        let position = next + comptime!(2 * pair + half);
+                        let row = position * columns;
+                        let score = product(&query, own, &key_tile, row, columns);
+                        let weight = select(position < n, (score - logarithms[own]).exp(), 0.0f32);
+                        let mut drawn_weight = weight;
+                        if comptime!(plan.dropping) {
+                            drawn_weight = kept(drawn, bits, comptime!(half as u32), weight) * drawn.scale;
+                        }
+                        let of_weight = product(&gradient, own, &value_tile, row, columns);
+                        let of_score = drawn_weight * of_weight - weight * pulls[own];
+                        add_multiple(&mut gathered, own, of_score, &key_tile, row, columns);
+                    }
                 }
             }
         }
     }
 
-    if place.row < sizes.queries as usize {
-        store::<G>(&gathered, sizes.inverse_root, for_queries, own, columns);
-        delta[denominator(place, sizes, place.row)] = pull;
+    #[unroll]
+    for own in 0..owned {
+        let row = owned_row(place, own, plan);
+        if row < sizes.queries as usize {
+            let target = vector_of(place, sizes.queries, row, plan);
+            store::<G>(&gathered, own, sizes.inverse_root, for_queries, target, columns);
+            delta[denominator(place, sizes, row)] = pulls[own];
+        }
     }
 }
 
@@ -217,12 +242,15 @@ fn keys_kernel<F: Float>(
     let place = place(plan);
     let n_queries = query_lengths[place.cell] as usize;
     let n_keys = key_lengths[place.cell] as usize;
-    let own = vector_of(place, sizes.keys, place.row, plan);
-    let real = place.row < n_keys;
-    let key = load::<F>(keys, own, real, sizes.inverse_root, columns);
-    let value = load::<F>(values, own, real, 1.0f32, columns);
+    let own_row = owned_row(place, 0usize, plan);
+    let own = vector_of(place, sizes.keys, own_row, plan);
+    let real = own_row < n_keys;
+    let mut key = zeros(columns);
+    let mut value = zeros(columns);
+    load::<F>(&mut key, 0usize, keys, own, real, sizes.inverse_root, columns);
+    load::<F>(&mut value, 0usize, values, own, real, 1.0f32, columns);
     let stream = stream_key(seed, wide(place.cell as u32), wide(place.head as u32));
-    let half = place.row as u32 % 2u32;
+    let half = own_row as u32 % 2u32;
 
     let mut query_tile = SharedMemory::<Four>::new(comptime!(tile * columns));
     let mut gradient_tile = SharedMemory::<Four>::new(comptime!(tile * columns));
@@ -261,26 +289,26 @@ fn keys_kernel<F: Float>(
             for query in 0..TOGETHER {
                 let position = next + query;
                 let row = position * columns;
-                let score = product(&key, &query_tile, row, columns);
+                let score = product(&key, 0usize, &query_tile, row, columns);
                 let weight = (score - logarithms[position]).exp();
                 let mut drawn_weight = weight;
                 if comptime!(plan.dropping) {
                     let state = RowState { offset: offsets[position], multiplier: multipliers[position] };
-                    let bits = pair_bits(state, place.row as u32 / 2u32);
+                    let bits = pair_bits(state, own_row as u32 / 2u32);
                     drawn_weight = kept(drawn, bits, half, weight) * drawn.scale;
                 }
-                let of_weight = product(&value, &gradient_tile, row, columns);
+                let of_weight = product(&value, 0usize, &gradient_tile, row, columns);
                 let of_score = drawn_weight * of_weight - weight * pulls[position];
-                add_multiple(&mut for_value, drawn_weight, &gradient_tile, row, columns);
-                add_multiple(&mut for_key, of_score, &query_tile, row, columns);
+                add_multiple(&mut for_value, 0usize, drawn_weight, &gradient_tile, row, columns);
+                add_multiple(&mut for_key, 0usize, of_score, &query_tile, row, columns);
             }
         }
     }
 
-    if place.row < sizes.keys as usize {
+    if own_row < sizes.keys as usize {
         // A unit beyond the cell's keys gathered what it must not keep.
         let wanted = select(real, 1.0f32, 0.0f32);
-        store::<F>(&for_key, sizes.inverse_root * wanted, for_keys, own, columns);
-        store::<F>(&for_value, wanted, for_values, own, columns);
+        store::<F>(&for_key, 0usize, sizes.inverse_root * wanted, for_keys, own, columns);
+        store::<F>(&for_value, 0usize, wanted, for_values, own, columns);
     }
 }

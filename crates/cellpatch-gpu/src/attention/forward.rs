@@ -1,9 +1,9 @@
-//! The forward pass: one query a unit.
+//! The forward pass: each query has an owner.
 
 use cubecl::prelude::*;
 
-use super::{AttentionInput, Plan, Sizes, denominator, place, query_vector, vector_of};
-use crate::dropout::{Drawn, kept, pair_bits, row_state, stream_key, wide};
+use super::{AttentionInput, Plan, Sizes, denominator, owned_row, place, query_vector, vector_of};
+use crate::dropout::{Drawn, RowState, kept, pair_bits, row_state, stream_key, wide};
 use crate::memory::{Floats, argument, f32_storage};
 use crate::tile::{Four, Stored, add_multiple, fill, load, product, store, zeros};
 
@@ -31,7 +31,7 @@ pub fn attention_forward<R: Runtime>(
     client: &ComputeClient<R>,
     input: &AttentionInput<'_>,
 ) -> AttentionOutput {
-    let plan = input.plan(client);
+    let plan = input.plan(client, input.query_rows.padded, 2);
     let storage = input.queries.storage;
     let output = Floats::empty(client, input.n_outputs(), storage);
     let log_sum_exp = Floats::empty(client, input.n_denominators(), f32_storage());
@@ -74,23 +74,33 @@ fn forward_kernel<F: Float>(
     #[comptime] plan: Plan,
     #[define(F)] _storage: StorageType,
 ) {
-    let columns = comptime!(plan.columns);
+    let (columns, owned) = comptime!((plan.columns, plan.owned));
     let tile = comptime!(plan.units as usize);
     let place = place(plan);
     let n_queries = query_lengths[place.cell] as usize;
     let n_keys = key_lengths[place.cell] as usize;
-    let real = place.row < n_queries;
-    let query =
-        load::<F>(queries, query_vector(place, sizes, place.row, plan), real, sizes.inverse_root, columns);
     let stream = stream_key(seed, wide(place.cell as u32), wide(place.head as u32));
-    let state = row_state(stream, place.row as u32);
+    let mut query = zeros(comptime!(owned * columns));
+    let mut offsets = Array::<u32>::new(owned);
+    let mut multipliers = Array::<u32>::new(owned);
+    let mut references = Array::<f32>::new(owned);
+    let mut sums = Array::<f32>::new(owned);
+    #[unroll]
+    for own in 0..owned {
+        let row = owned_row(place, own, plan);
+        let source = query_vector(place, sizes, row, plan);
+        load::<F>(&mut query, own, queries, source, row < n_queries, sizes.inverse_root, columns);
+        let state = row_state(stream, row as u32);
+        offsets[own] = state.offset;
+        multipliers[own] = state.multiplier;
+        references[own] = f32::new(comptime!(LOWEST));
+        sums[own] = 0.0f32;
+    }
 
     let mut key_tile = SharedMemory::<Four>::new(comptime!(tile * columns));
     let mut value_tile = SharedMemory::<Four>::new(comptime!(tile * columns));
-    let mut gathered = zeros(columns);
-    let mut reference = f32::new(comptime!(LOWEST));
-    let mut sum = 0.0f32;
-    // A tile of queries that are all padding reads nothing.
+    let mut gathered = zeros(comptime!(owned * columns));
+    // A workgroup whose queries are all padding reads nothing.
     let n_read = select(place.first < n_queries, n_keys, 0usize);
     for first in range_stepped(0usize, n_read, tile) {
         let n = (n_keys - first).min(tile);
@@ -100,51 +110,71 @@ fn forward_kernel<F: Float>(
         fill::<F>(values, &mut value_tile, source, n, comptime!(plan.width), columns, tile);
         sync_cube();
         for next in range_stepped(0usize, n, KEYS) {
-            let mut scores = Array::<f32>::new(KEYS);
-            let mut highest = reference;
+            let mut scores = Array::<f32>::new(comptime!(KEYS * owned));
             #[unroll]
-            for key in 0..KEYS {
-                let position = next + key;
-                let score = product(&query, &key_tile, position * columns, columns);
-                scores[key] = select(position < n, score, f32::new(comptime!(LOWEST)));
-                highest = highest.max(scores[key]);
-            }
-            let fade = (reference - highest).exp();
-            reference = highest;
-            sum *= fade;
-            #[unroll]
-            for column in 0..columns {
-                gathered[column] = gathered[column] * Four::new(fade);
+            for own in 0..owned {
+                let mut highest = references[own];
+                #[unroll]
+                for key in 0..KEYS {
+                    let position = next + key;
+                    let score = product(&query, own, &key_tile, position * columns, columns);
+                    let score = select(position < n, score, f32::new(comptime!(LOWEST)));
+                    scores[comptime!(own * KEYS + key)] = score;
+                    highest = highest.max(score);
+                }
+                let fade = (references[own] - highest).exp();
+                references[own] = highest;
+                sums[own] *= fade;
+                #[unroll]
+                for column in 0..columns {
+                    let element = comptime!(own * columns + column);
+                    gathered[element] = gathered[element] * Four::new(fade);
+                }
             }
             #[unroll]
             for pair in 0..comptime!(KEYS / 2) {
-                let mut bits = 0u32;
-                if comptime!(plan.dropping) {
-                    bits = pair_bits(state, (first + next) as u32 / 2u32 + pair as u32);
-                }
                 #[unroll]
-                for half in 0..2usize {
-                    let key = comptime!(2 * pair + half);
-                    let mut weight = (scores[key] - reference).exp();
-                    sum += weight;
+                for own in 0..owned {
+                    let mut bits = 0u32;
                     if comptime!(plan.dropping) {
-                        weight = kept(drawn, bits, comptime!(half as u32), weight);
+                        let state = RowState { offset: offsets[own], multiplier: multipliers[own] };
+                        bits = pair_bits(state, (first + next) as u32 / 2u32 + pair as u32);
                     }
-                    add_multiple(&mut gathered, weight, &value_tile, (next + key) * columns, columns);
+                    #[unroll]
+                    for half in 0..2usize {
+                        let key = comptime!(2 * pair + half);
+                        let mut weight = (scores[comptime!(own * KEYS + key)] - references[own]).exp();
+                        sums[own] += weight;
+                        if comptime!(plan.dropping) {
+                            weight = kept(drawn, bits, comptime!(half as u32), weight);
+                        }
+                        add_multiple(
+                            &mut gathered,
+                            own,
+                            weight,
+                            &value_tile,
+                            (next + key) * columns,
+                            columns,
+                        );
+                    }
                 }
             }
         }
     }
 
-    if place.row < sizes.queries as usize {
-        let mut scale = 0.0f32;
-        let mut logarithm = 0.0f32;
-        if real {
-            scale = drawn.scale / sum;
-            logarithm = reference + sum.ln();
+    #[unroll]
+    for own in 0..owned {
+        let row = owned_row(place, own, plan);
+        if row < sizes.queries as usize {
+            let mut scale = 0.0f32;
+            let mut logarithm = 0.0f32;
+            if row < n_queries {
+                scale = drawn.scale / sums[own];
+                logarithm = references[own] + sums[own].ln();
+            }
+            let target = vector_of(place, sizes.queries, row, plan);
+            store::<F>(&gathered, own, scale, output, target, columns);
+            log_sum_exp[denominator(place, sizes, row)] = logarithm;
         }
-        let target = vector_of(place, sizes.queries, place.row, plan);
-        store::<F>(&gathered, scale, output, target, columns);
-        log_sum_exp[denominator(place, sizes, place.row)] = logarithm;
     }
 }
