@@ -6,6 +6,8 @@ use cellpatch_gpu::memory::{Floats, PaddedRows};
 use cellpatch_kernels::Instructions;
 use cellpatch_kernels::attention as cpu;
 use cellpatch_kernels::block::PaddedRows as HostRows;
+use cubecl::prelude::*;
+use half::{bf16, f16};
 
 use crate::device::{Client, apart, client, numbers, read};
 
@@ -94,8 +96,13 @@ impl Batch {
 
     /// The same on the device.
     fn on_the_device(&self, client: &Client) -> [Vec<f32>; 4] {
-        let [queries, keys, values, for_output] = [&self.queries, &self.keys, &self.values, &self.for_output]
-            .map(|floats| Floats::from_slice(client, floats));
+        self.stored(client, &|floats| Floats::from_slice(client, floats)).map(|floats| read(client, &floats))
+    }
+
+    /// The same on the device, stored there as one likes.
+    fn stored(&self, client: &Client, store: &dyn Fn(&[f32]) -> Floats) -> [Floats; 4] {
+        let [queries, keys, values, for_output] =
+            [&self.queries, &self.keys, &self.values, &self.for_output].map(|floats| store(floats));
         let input = AttentionInput {
             n_cells: self.n_cells(),
             n_heads: self.n_heads,
@@ -117,8 +124,7 @@ impl Batch {
         let computed = attention_forward(client, &input);
         let gradient = AttentionGradient { computed: &computed, for_output: &for_output };
         let gradients = attention_backward(client, &input, &gradient);
-        [&computed.output, &gradients.for_queries, &gradients.for_keys, &gradients.for_values]
-            .map(|floats| read(client, floats))
+        [computed.output, gradients.for_queries, gradients.for_keys, gradients.for_values]
     }
 
     fn check(&self, client: &Client, what: &str) {
@@ -221,4 +227,42 @@ fn the_same_call_gives_the_same_bits() {
     let mut batch = Batch::new(&[40], &[70, 0, 128, 9], 2, 16);
     batch.dropout = 0.2;
     assert_eq!(batch.on_the_device(&client), batch.on_the_device(&client));
+}
+
+/// Attention over inputs that a type of 16 bits holds exactly.
+fn check_narrow<T: CubeElement + CubePrimitive>(
+    client: &Client,
+    narrow: fn(f32) -> T,
+    wide: fn(&T) -> f32,
+    tolerance: f32,
+) {
+    let storage = T::as_type_native_unchecked().storage_type();
+    if !client.properties().supports_type(storage) {
+        eprintln!("skipped: {storage} is unknown to this device");
+        return;
+    }
+    let mut batch = Batch::new(&[5, 40], &[33, 70], 2, 16);
+    for floats in [&mut batch.queries, &mut batch.keys, &mut batch.values, &mut batch.for_output] {
+        for float in floats.iter_mut() {
+            *float = wide(&narrow(*float));
+        }
+    }
+    let store = |floats: &[f32]| {
+        let floats: Vec<T> = floats.iter().map(|&float| narrow(float)).collect();
+        Floats { handle: client.create_from_slice(T::as_bytes(&floats)), storage }
+    };
+    let found = batch.stored(client, &store).map(|floats| {
+        T::from_bytes(&client.read_one_unchecked(floats.handle)).iter().map(wide).collect::<Vec<f32>>()
+    });
+    for (found, expected) in found.iter().zip(&batch.on_the_cpu()) {
+        assert!(apart(found, expected) < tolerance, "{storage}: {:e}", apart(found, expected));
+    }
+}
+
+#[test]
+fn floats_of_sixteen_bits_are_summed_in_thirty_two() {
+    let Some(client) = client() else { return };
+    // Half a unit in the last place of the largest element, and as much of the output in the backward pass.
+    check_narrow::<f16>(&client, f16::from_f32, |float| float.to_f32(), 2e-3);
+    check_narrow::<bf16>(&client, bf16::from_f32, |float| float.to_f32(), 1.6e-2);
 }
