@@ -44,8 +44,16 @@ pub struct AttentionInput<'a> {
     pub seed: &'a Seed,
 }
 
+/// Memory that the kernel with most of it is bound to, sizes and numbers included.
+const BINDINGS: u32 = 12;
+
+/// Whether there is a kernel for heads of this width on this device.
+pub fn serves<R: Runtime>(client: &ComputeClient<R>, width: usize, n_heads: usize) -> bool {
+    is_known(width, n_heads) && client.properties().hardware.max_bindings >= BINDINGS
+}
+
 /// Whether there is a kernel for heads of this width.
-pub fn serves(width: usize, n_heads: usize) -> bool {
+pub fn is_known(width: usize, n_heads: usize) -> bool {
     n_heads > 0 && width.is_multiple_of(n_heads) && [8, 16, 32].contains(&(width / n_heads))
 }
 
@@ -78,7 +86,12 @@ impl AttentionInput<'_> {
     /// - rows: that have owners
     /// - most: of them, that a unit may own
     fn plan<R: Runtime>(&self, client: &ComputeClient<R>, rows: usize, most: usize) -> Plan {
-        assert!(serves(self.width, self.n_heads), "no kernel for {} heads of {}", self.n_heads, self.width);
+        assert!(
+            serves(client, self.width, self.n_heads),
+            "no kernel for {} heads of {}",
+            self.n_heads,
+            self.width
+        );
         // Two rows of a head in shared memory and four numbers beside them.
         let bytes = (2 * self.head_dim() + 4) * size_of::<f32>();
         let units = workgroup::units(client, bytes);

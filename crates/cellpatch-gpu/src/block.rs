@@ -55,7 +55,7 @@ pub struct BlockInput<'a> {
 /// What a block's forward pass computed.
 #[derive(Debug, Clone)]
 pub struct BlockOutput {
-    /// [cells, queries, d]; at padding, what no cell's result depends on.
+    /// [cells, queries, d]; at padding, what the block makes of a query that attended nothing.
     pub output: Floats,
     /// For the backward pass.
     pub attention: AttentionOutput,
@@ -79,7 +79,7 @@ pub fn serves<R: Runtime>(
     n_heads: usize,
     mlp_dim: usize,
 ) -> bool {
-    attention::serves(embedding_dim, n_heads) && feedforward::serves(client, embedding_dim, mlp_dim)
+    attention::serves(client, embedding_dim, n_heads) && feedforward::serves(client, embedding_dim, mlp_dim)
 }
 
 /// Computes a block.
@@ -102,7 +102,7 @@ pub fn block_forward<R: Runtime>(
 /// Computes the gradients of a block's inputs and weights.
 ///
 /// - attention: from the forward pass
-/// - for_output: gradient of the output, [cells, queries, d]; it must be 0 at padding
+/// - for_output: gradient of the output, [cells, queries, d]
 ///
 /// # Panics
 /// As [`block_forward`].

@@ -18,6 +18,8 @@ use cubecl::prelude::*;
 use crate::memory::Floats;
 use crate::tile::LANES;
 
+/// Memory that the kernel with most of it is bound to, sizes and numbers included.
+const BINDINGS: u32 = 19;
 /// Units of a workgroup.
 const UNITS: usize = 64;
 
@@ -72,6 +74,7 @@ pub fn serves<R: Runtime>(client: &ComputeClient<R>, embedding_dim: usize, mlp_d
     whole(embedding_dim)
         && whole(mlp_dim)
         && hardware.max_units_per_cube as usize >= UNITS
+        && hardware.max_bindings >= BINDINGS
         && backward::shared_bytes(embedding_dim, mlp_dim).max(forward::shared_bytes(embedding_dim, mlp_dim))
             <= hardware.max_shared_memory_size
 }
