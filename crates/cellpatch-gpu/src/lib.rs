@@ -13,11 +13,16 @@
 pub mod adam;
 pub mod attention;
 pub mod block;
+pub mod buffer;
 pub mod dropout;
 pub mod feedforward;
 pub mod genes;
+pub mod graph;
 pub mod matrix;
 pub mod memory;
 mod sum;
 mod tile;
 mod workgroup;
+
+#[cfg(test)]
+mod device;

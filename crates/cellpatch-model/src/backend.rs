@@ -5,9 +5,12 @@
 //! [`Autodiff`] then records one node whose backward pass is the kernel's own, instead of differentiating the primitive
 //! operations of which it is made.
 
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod flex;
 
-use std::sync::Arc;
+use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -49,7 +52,7 @@ pub trait ModelBackend: Backend {
         inputs: [FloatTensor<Self>; N],
     ) -> Option<FloatTensor<Self>> {
         let kernel = Self::kernel(operation, &inputs)?;
-        let seed = draw_seed::<Self, _>(operation, &inputs);
+        let seed = if kernel.takes_seed() { draw_seed::<Self, _>(operation, &inputs) } else { 0 };
         Some(kernel.forward(&inputs, seed, false).output)
     }
 
@@ -62,12 +65,6 @@ pub trait ModelBackend: Backend {
 
 #[cfg(feature = "ndarray")]
 impl ModelBackend for burn::backend::NdArray {}
-
-#[cfg(feature = "wgpu")]
-impl ModelBackend for burn::backend::Wgpu {}
-
-#[cfg(feature = "cuda")]
-impl ModelBackend for burn::backend::Cuda {}
 
 impl<B: ModelBackend, C: CheckpointStrategy> ModelBackend for Autodiff<B, C> {
     const EXACT_GELU_GRADIENT: bool = B::EXACT_GELU_GRADIENT;
@@ -82,9 +79,34 @@ impl<B: ModelBackend, C: CheckpointStrategy> ModelBackend for Autodiff<B, C> {
     ) -> Option<FloatTensor<Self>> {
         let inner = inputs.each_ref().map(|input| input.primitive.clone());
         let kernel = B::kernel(operation, &inner)?;
-        let seed = draw_seed::<B, _>(operation, &inner);
+        let seed = if kernel.takes_seed() { draw_seed::<B, _>(operation, &inner) } else { 0 };
         Some(recorded::<B, C, N>(kernel, inputs, seed))
     }
+}
+
+thread_local! {
+    static PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether plain operations are asked for: by the environment (`CELLPATCH_KERNELS=off`), to see whether a result is a
+/// kernel's, or by [`without_kernels`].
+pub fn kernels_are_off() -> bool {
+    static OFF: OnceLock<bool> = OnceLock::new();
+    PLAIN.get() || *OFF.get_or_init(|| std::env::var("CELLPATCH_KERNELS").is_ok_and(|value| value == "off"))
+}
+
+/// What a closure computes by plain operations alone, on this thread: to hold kernels and plain operations together.
+///
+/// What it records for autodiff is differentiated by plain operations, too, whenever that happens.
+pub fn without_kernels<T>(compute: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PLAIN.set(self.0);
+        }
+    }
+    let _restore = Restore(PLAIN.replace(true));
+    compute()
 }
 
 /// Runs a kernel and records it as one node, whose backward pass is the kernel's own: for operations that other crates

@@ -93,6 +93,12 @@ pub struct Computed<B: Backend> {
 
 /// One call of an operation, computed in one go, with a backward pass of its own.
 pub trait Kernel<B: Backend>: Debug + Send + Sync {
+    /// Whether a call's dropout takes its seed from the host. One that does not has a seed of its own for forward and
+    /// backward pass: reading a number that a card draws would make the host wait for the card.
+    fn takes_seed(&self) -> bool {
+        true
+    }
+
     /// - inputs: the operation's, in its order
     /// - seed: of the call's dropout; the backward pass is given the same
     /// - keep: whether there will be a backward pass

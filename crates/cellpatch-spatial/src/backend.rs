@@ -1,5 +1,7 @@
 //! The seam between the models and the machine: the operations a backend may answer with kernels of its own.
 
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 
 use std::sync::Arc;
@@ -33,17 +35,13 @@ pub trait SpatialBackend: ModelBackend {
         inputs: [FloatTensor<Self>; N],
     ) -> Option<FloatTensor<Self>> {
         let kernel = Self::spatial_kernel(operation, &inputs)?;
-        let seed = draw_seed::<Self>(operation, &inputs);
+        let seed = if kernel.takes_seed() { draw_seed::<Self>(operation, &inputs) } else { 0 };
         Some(kernel.forward(&inputs, seed, false).output)
     }
 }
 
 #[cfg(feature = "ndarray")]
 impl SpatialBackend for burn::backend::NdArray {}
-#[cfg(feature = "wgpu")]
-impl SpatialBackend for burn::backend::Wgpu {}
-#[cfg(feature = "cuda")]
-impl SpatialBackend for burn::backend::Cuda {}
 
 impl<B: SpatialBackend, C: CheckpointStrategy> SpatialBackend for Autodiff<B, C> {
     fn spatial_fused<const N: usize>(
@@ -52,7 +50,7 @@ impl<B: SpatialBackend, C: CheckpointStrategy> SpatialBackend for Autodiff<B, C>
     ) -> Option<FloatTensor<Self>> {
         let inner = inputs.each_ref().map(|input| input.primitive.clone());
         let kernel = B::spatial_kernel(operation, &inner)?;
-        let seed = draw_seed::<B>(operation, &inner);
+        let seed = if kernel.takes_seed() { draw_seed::<B>(operation, &inner) } else { 0 };
         Some(recorded::<B, C, N>(kernel, inputs, seed))
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use cellpatch_kernels::sparse::SparseMatrix;
 
 use crate::error::{Error, Result};
+use crate::resident::Resident;
 
 /// log1p-normalised expression of the genes of a slice: [spots, genes], sparse. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Expression {
-    matrix: Arc<SparseMatrix>,
+    matrix: Arc<Resident<SparseMatrix>>,
 }
 
 impl Expression {
@@ -35,7 +36,7 @@ impl Expression {
         }
         let matrix = SparseMatrix::new(starts, genes, values, n_genes);
         let matrix = matrix.ok_or_else(|| bad("its lists are out of order or out of bounds"))?;
-        Ok(Self { matrix: Arc::new(matrix) })
+        Ok(Self { matrix: Arc::new(Resident::new(matrix)) })
     }
 
     /// Of every value, zeros included.
@@ -72,7 +73,7 @@ impl Expression {
     }
 
     /// The matrix as the kernels take it.
-    pub fn matrix(&self) -> &Arc<SparseMatrix> {
+    pub fn matrix(&self) -> &Arc<Resident<SparseMatrix>> {
         &self.matrix
     }
 

@@ -14,6 +14,7 @@ use cellpatch_kernels::graph::Adjacency;
 pub use self::build::{BuiltGraph, GraphWarning, Neighborhood, build, stack};
 pub use self::statistics::{Components, NeighborStatistics};
 use crate::error::{Error, Result};
+use crate::resident::Resident;
 
 /// A place on a slice, in any unit: pixels, micrometres.
 pub type Position = [f64; 2];
@@ -21,7 +22,7 @@ pub type Position = [f64; 2];
 /// Neighbour lists of spots, self loops included. Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpatialGraph {
-    adjacency: Arc<Adjacency>,
+    adjacency: Arc<Resident<Adjacency>>,
 }
 
 impl SpatialGraph {
@@ -66,7 +67,7 @@ impl SpatialGraph {
     fn from_sorted(starts: Vec<usize>, sources: Vec<u32>) -> Result<Self> {
         let n_spots = starts.len() - 1;
         let adjacency = Adjacency::new(starts, sources).ok_or(Error::BadGraph { n_spots })?;
-        Ok(Self { adjacency: Arc::new(adjacency) })
+        Ok(Self { adjacency: Arc::new(Resident::new(adjacency)) })
     }
 
     /// Spots.
@@ -112,7 +113,7 @@ impl SpatialGraph {
     }
 
     /// The lists as the kernels take them.
-    pub fn adjacency(&self) -> &Arc<Adjacency> {
+    pub fn adjacency(&self) -> &Arc<Resident<Adjacency>> {
         &self.adjacency
     }
 }

@@ -1,8 +1,6 @@
 //! A slice, or a part of one, as a model takes it.
 
-use std::any::Any;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -10,13 +8,14 @@ use burn::tensor::{Int, Tensor, TensorData};
 use crate::error::{Error, Result};
 use crate::expression::Expression;
 use crate::graph::SpatialGraph;
+use crate::resident::{Prepared, Resident};
 
 /// Expression and neighbours of spots, on no backend yet. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Slice {
     graph: SpatialGraph,
     expression: Expression,
-    pruned: Option<Arc<[bool]>>,
+    pruned: Option<Arc<Resident<Arc<[bool]>>>>,
     n_core: usize,
     sum_of_squares: f64,
     sums_by_gene: Arc<[f32]>,
@@ -71,7 +70,7 @@ impl Slice {
         if found != expected {
             return Err(Error::Disagreement { what: "edges of the pruned graph", found, expected });
         }
-        self.pruned = Some(kept);
+        self.pruned = Some(Arc::new(Resident::new(kept)));
         self.plain = Prepared::default();
         Ok(self)
     }
@@ -88,34 +87,12 @@ impl Slice {
 
     /// Which edges the pruned graph has.
     pub fn pruned(&self) -> Option<&Arc<[bool]>> {
-        self.pruned.as_ref()
+        self.pruned.as_deref().map(|kept| &**kept)
     }
 
     /// Spots whose reconstruction counts: the first ones.
     pub fn n_core(&self) -> usize {
         self.n_core
-    }
-}
-
-/// What was made of a slice for the backend that last asked; shared by its clones.
-#[derive(Clone, Default)]
-struct Prepared(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
-
-impl Prepared {
-    fn get_or_make<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Ok(found)) = kept.clone().map(Arc::downcast::<T>) {
-            return found;
-        }
-        let made = Arc::new(make());
-        *kept = Some(made.clone());
-        made
-    }
-}
-
-impl fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prepared")
     }
 }
 
@@ -182,6 +159,11 @@ impl<B: Backend> SpatialInput<B> {
         self.slice.pruned()
     }
 
+    /// The same as the kernels take it.
+    pub(crate) fn resident_pruned(&self) -> Option<&Arc<Resident<Arc<[bool]>>>> {
+        self.slice.pruned.as_ref()
+    }
+
     /// Spots whose reconstruction counts: the first ones.
     pub fn n_core(&self) -> usize {
         self.slice.n_core
@@ -204,12 +186,7 @@ impl<B: Backend> SpatialInput<B> {
 
     /// Made when plain operations first need them on this device.
     pub(crate) fn plain(&self) -> Arc<PlainTensors<B>> {
-        let on_device =
-            self.slice.plain.get_or_make(|| (self.device.clone(), Arc::new(PlainTensors::new(self))));
-        match on_device.0 == self.device {
-            true => Arc::clone(&on_device.1),
-            false => Arc::new(PlainTensors::new(self)),
-        }
+        self.slice.plain.on(&self.device, || PlainTensors::new(self))
     }
 }
 
@@ -231,7 +208,7 @@ impl<B: Backend> PlainTensors<B> {
             }
         }
         let dense = TensorData::new(input.slice.expression.to_dense(), [n_spots, n_genes]);
-        let pruned = input.slice.pruned.as_ref().map(|kept| {
+        let pruned = input.pruned().map(|kept| {
             let ones: Vec<f32> = kept.iter().map(|&kept| f32::from(u8::from(kept))).collect();
             let n = ones.len();
             Tensor::from_data(TensorData::new(ones, [n]), device)

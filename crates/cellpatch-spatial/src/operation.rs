@@ -11,26 +11,28 @@ use cellpatch_model::config::ExpressionEmbedding;
 
 pub use cellpatch_kernels::block::reading::Zeros;
 
+use crate::resident::Resident;
+
 /// An operation, beside the float tensors it computes with.
 #[derive(Debug, Clone)]
 pub enum SpatialOperation {
     /// The expression times a matrix. Of a matrix ([genes, d]); to [spots, d].
     ExpressionProduct {
         /// [spots, genes]
-        expression: Arc<SparseMatrix>,
+        expression: Arc<Resident<SparseMatrix>>,
     },
     /// Softmax over each spot's neighbours j of `sigmoid(a_src . h_j + a_dst . h_i)`. Of rows ([spots, d]), a_src and
     /// a_dst (`[d]` each); to `[edges]`.
     AttentionWeights {
         /// Who reads whom.
-        adjacency: Arc<Adjacency>,
+        adjacency: Arc<Resident<Adjacency>>,
         /// Which edges count, if not all do; the others have weight 0.
-        kept: Option<Arc<[bool]>>,
+        kept: Option<Arc<Resident<Arc<[bool]>>>>,
     },
     /// ELU of the weighted sum of neighbours. Of rows ([spots, d]) and weights (`[edges]`); to [spots, d].
     Gather {
         /// Who reads whom.
-        adjacency: Arc<Adjacency>,
+        adjacency: Arc<Resident<Adjacency>>,
     },
     /// Mean over spots and genes of `(X - H W^T - 1 b^T)^2`, without the reconstruction. Of X W ([spots, d]), H ([spots, d]),
     /// W ([genes, d]) and, where there is one, b (`[genes]`); to `[1]`.
@@ -39,7 +41,7 @@ pub enum SpatialOperation {
     /// [1, d] and a bias `[d]` of the expression, and a block's twelve weights; to [spots, patches, d].
     ReadGenes {
         /// [spots, genes]
-        expression: Arc<SparseMatrix>,
+        expression: Arc<Resident<SparseMatrix>>,
         /// Row of the gene table of each gene.
         tokens: Arc<[u32]>,
         /// Whether zeros are read.

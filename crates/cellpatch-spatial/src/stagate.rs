@@ -180,7 +180,7 @@ fn attention_weights<B: SpatialBackend>(
 ) -> Tensor<B, 1> {
     let [_, d] = rows.dims();
     let [source, target] = [source, target].map(|vector| vector.val().reshape([d]));
-    let kept = input.pruned().filter(|_| pruned).cloned();
+    let kept = input.resident_pruned().filter(|_| pruned).cloned();
     let operation =
         SpatialOperation::AttentionWeights { adjacency: Arc::clone(input.graph().adjacency()), kept };
     let inputs = [primitive(rows.clone()), primitive(source.clone()), primitive(target.clone())];

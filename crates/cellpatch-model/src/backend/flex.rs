@@ -10,14 +10,14 @@ mod genes;
 mod optimizer;
 mod output;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use cellpatch_kernels::block::{BlockShape, PaddedRows};
 
-use super::ModelBackend;
+use super::{ModelBackend, kernels_are_off};
 use crate::config::CellPatchConfig;
 use crate::lengths::GeneLengths;
 use crate::operation::{AdamStep, AdamTensors, Kernel, Operation};
@@ -52,12 +52,6 @@ impl ModelBackend for Flex {
     fn adam(step: &AdamStep, tensors: &mut AdamTensors<Self>) -> bool {
         optimizer::adam(step, tensors)
     }
-}
-
-/// Whether the environment asks for plain operations (`CELLPATCH_KERNELS=off`): to see whether a result is a kernel's.
-pub fn kernels_are_off() -> bool {
-    static OFF: OnceLock<bool> = OnceLock::new();
-    *OFF.get_or_init(|| std::env::var("CELLPATCH_KERNELS").is_ok_and(|value| value == "off"))
 }
 
 /// A float tensor in row-major order.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use burn::backend::Flex;
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
-use cellpatch_model::backend::flex::kernels_are_off;
+use cellpatch_model::backend::kernels_are_off;
 use cellpatch_model::operation::Kernel;
 
 use super::SpatialBackend;

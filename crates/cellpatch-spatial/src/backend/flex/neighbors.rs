@@ -11,15 +11,21 @@ use cellpatch_kernels::graph::{
 use cellpatch_model::backend::flex::{Elements, dimensions, like, tensor};
 use cellpatch_model::operation::{Computed, Kernel};
 
+use crate::resident::Resident;
+
 #[derive(Debug)]
 pub(super) struct FlexWeights {
-    pub(super) adjacency: Arc<Adjacency>,
-    pub(super) kept: Option<Arc<[bool]>>,
+    pub(super) adjacency: Arc<Resident<Adjacency>>,
+    pub(super) kept: Option<Arc<Resident<Arc<[bool]>>>>,
 }
 
 impl FlexWeights {
     fn vectors<'a>(&'a self, source: &'a Elements, target: &'a Elements) -> AttentionVectors<'a> {
-        AttentionVectors { source: source.slice(), target: target.slice(), kept: self.kept.as_deref() }
+        AttentionVectors {
+            source: source.slice(),
+            target: target.slice(),
+            kept: self.kept.as_deref().map(|kept| &kept[..]),
+        }
     }
 }
 
@@ -61,7 +67,7 @@ impl Kernel<Flex> for FlexWeights {
 
 #[derive(Debug)]
 pub(super) struct FlexGather {
-    pub(super) adjacency: Arc<Adjacency>,
+    pub(super) adjacency: Arc<Resident<Adjacency>>,
 }
 
 impl Kernel<Flex> for FlexGather {

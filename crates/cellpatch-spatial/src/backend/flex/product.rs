@@ -9,9 +9,11 @@ use cellpatch_kernels::sparse::SparseMatrix;
 use cellpatch_model::backend::flex::{Elements, dimensions, like, tensor};
 use cellpatch_model::operation::{Computed, Kernel};
 
+use crate::resident::Resident;
+
 #[derive(Debug)]
 pub(super) struct FlexProduct {
-    pub(super) expression: Arc<SparseMatrix>,
+    pub(super) expression: Arc<Resident<SparseMatrix>>,
 }
 
 impl Kernel<Flex> for FlexProduct {

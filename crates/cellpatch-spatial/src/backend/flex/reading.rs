@@ -14,6 +14,7 @@ use cellpatch_model::config::ExpressionEmbedding;
 use cellpatch_model::operation::{Computed, Kernel};
 
 use crate::operation::SpatialOperation;
+use crate::resident::Resident;
 
 /// Where the inputs lie.
 const QUERIES: usize = 0;
@@ -46,7 +47,7 @@ pub(super) fn kernel(operation: &SpatialOperation, inputs: &[FlexTensor]) -> Opt
 
 #[derive(Debug)]
 struct FlexReading {
-    expression: Arc<SparseMatrix>,
+    expression: Arc<Resident<SparseMatrix>>,
     tokens: Arc<[u32]>,
     zeros: Zeros,
     shape: BlockShape,
