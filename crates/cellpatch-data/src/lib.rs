@@ -97,7 +97,7 @@ pub use anndata::{
 };
 pub use batch::{ExpressionBatch, MaskedBatch, PaddedGenes, PaddedShape};
 pub use chosen_genes::{ChosenGenes, variable_columns};
-pub use coordinates::{CoordinateChoice, Coordinates, visium_matrix};
+pub use coordinates::{CoordinateChoice, Coordinates, Sections, visium_matrix};
 pub use counts::CountBlock;
 pub use error::{Error, ErrorCategory, Result};
 pub use expressions::{ExpressionOptions, ExpressionReader};

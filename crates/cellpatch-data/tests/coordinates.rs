@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use cellpatch_data::synthetic::{SyntheticConfig, write_h5ad};
 use cellpatch_data::{
-    ChosenGenes, CoordinateChoice, Coordinates, Error, Existing, GeneVocabulary, H5adAnnotator, MatrixChoice,
-    NewValues, Result, normalize, open_cells, variable_columns, visium_matrix,
+    ChosenGenes, CoordinateChoice, Coordinates, Error, Existing, GeneVocabulary, H5adAnnotator, Labels,
+    MatrixChoice, NewValues, Result, Sections, normalize, open_cells, variable_columns, visium_matrix,
 };
 
 const N_CELLS: usize = 30;
@@ -51,8 +51,56 @@ fn coordinates_are_found_under_their_usual_names_and_by_name() {
     let file = slice(folder.path(), "umap", 3, place);
     let found = coordinates(&file, &CoordinateChoice::Obsm("umap".into())).unwrap();
     assert_eq!((found.positions[1], found.z.unwrap()[1]), ([10.0, 11.0], 12.0));
-    let columns = CoordinateChoice::ObsColumns(["x".into(), "y".into()]);
-    assert_eq!(coordinates(&file, &columns).unwrap().positions[4], [4.5, 2.0]);
+    assert_eq!(coordinates(&file, &columns("x", "y", None)).unwrap().positions[4], [4.5, 2.0]);
+    let found = coordinates(&file, &columns("y", "y", Some("x"))).unwrap();
+    assert_eq!((found.positions[4], found.z.unwrap()[4]), ([2.0, 2.0], 4.5));
+}
+
+fn columns(x: &str, y: &str, z: Option<&str>) -> CoordinateChoice {
+    CoordinateChoice::ObsColumns { x: x.into(), y: y.into(), z: z.map(Into::into) }
+}
+
+#[test]
+fn sections_come_in_their_order_along_z() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = slice(folder.path(), "spatial", 3, |row, column| match column {
+        2 => [20.0, 0.0, -10.0][row % 3],
+        _ => row as f32,
+    });
+    let out = folder.path().join("sections.h5ad");
+    let mut file = H5adAnnotator::create(&plain, &out, Existing::Replace).unwrap();
+    let text = |row: usize| Some(format!("slice {}", 9 + row % 3));
+    file.obs_column("section", NewValues::Texts((0..N_CELLS).map(text).collect())).unwrap();
+    let by_hand = Labels {
+        categories: ["top", "unused", "bottom"].map(String::from).to_vec(),
+        codes: (0..N_CELLS).map(|row| Some([2, 0][row % 2])).collect(),
+    };
+    file.obs_column("by_hand", by_hand).unwrap();
+    let holes = (0..N_CELLS).map(|row| (row != 4).then(|| "one".to_owned())).collect();
+    file.obs_column("holes", NewValues::Texts(holes)).unwrap();
+    file.finish().unwrap();
+
+    let source = open_cells(&out, &MatrixChoice::default()).unwrap();
+    let of_column = |name: &str| Sections::of_column(source.as_ref(), name);
+    let sections = of_column("section").unwrap();
+    assert_eq!(sections.names, ["slice 9", "slice 10", "slice 11"]);
+    assert_eq!(sections.of_cell[..5], [0, 1, 2, 0, 1]);
+    assert_eq!(sections.cells()[1][..2], [1, 4]);
+    let sections = of_column("by_hand").unwrap();
+    assert_eq!(
+        (sections.names, &sections.of_cell[..3]),
+        (vec!["top".into(), "bottom".into()], &[1, 0, 1][..])
+    );
+    let error = of_column("holes").unwrap_err();
+    assert!(error.to_string().contains("cell 4"), "{error}");
+    assert!(matches!(of_column("nothing"), Err(Error::Missing { .. })));
+
+    let coordinates = Coordinates::of(source.as_ref(), &CoordinateChoice::Usual).unwrap();
+    let sections = Sections::of_heights(source.as_ref(), &coordinates).unwrap();
+    assert_eq!(sections.names, ["z = -10", "z = 0", "z = 20"]);
+    assert_eq!(sections.of_cell[..4], [2, 1, 0, 2]);
+    let flat = Coordinates { z: None, ..coordinates };
+    assert!(matches!(Sections::of_heights(source.as_ref(), &flat), Err(Error::Invalid { .. })));
 }
 
 #[test]
@@ -64,8 +112,7 @@ fn a_slice_without_places_says_what_it_has() {
     assert!(error.help().unwrap().contains("obsm[\"X_umap\"]"), "{:?}", error.help());
     let error = coordinates(&file, &CoordinateChoice::Obsm("other".into())).unwrap_err();
     assert!(matches!(error, Error::Missing { what: "obsm matrix", .. }));
-    let text = CoordinateChoice::ObsColumns(["cell_type".into(), "y".into()]);
-    assert!(matches!(coordinates(&file, &text), Err(Error::Invalid { .. })));
+    assert!(matches!(coordinates(&file, &columns("cell_type", "y", None)), Err(Error::Invalid { .. })));
 }
 
 #[test]

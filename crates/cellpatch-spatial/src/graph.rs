@@ -2,9 +2,10 @@
 //!
 //! A [`SpatialGraph`] holds each spot's list of the spots it reads, itself among them. [`Neighborhood`] says who is a
 //! neighbour; [`build`] finds them exactly, and says what is odd about them; [`stack`] does so for slices
-//! along z, as in STAGATE's three-dimensional mode.
+//! along z, as in STAGATE's three-dimensional mode, and [`build_sections`] where the spots of all slices are in one table.
 
 mod build;
+mod sections;
 mod statistics;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use cellpatch_kernels::graph::Adjacency;
 
 pub use self::build::{BuiltGraph, GraphWarning, Neighborhood, build, stack};
+pub use self::sections::build_sections;
 pub use self::statistics::{Components, NeighborStatistics};
 use crate::error::{Error, Result};
 use crate::resident::Resident;

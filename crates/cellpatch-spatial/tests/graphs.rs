@@ -6,7 +6,9 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use cellpatch_spatial::Error;
-use cellpatch_spatial::graph::{GraphWarning, Neighborhood, Position, SpatialGraph, build, stack};
+use cellpatch_spatial::graph::{
+    GraphWarning, Neighborhood, Position, SpatialGraph, build, build_sections, stack,
+};
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
@@ -95,6 +97,52 @@ proptest! {
             Err(error) => prop_assert!(false, "{}", error),
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn sections_of_one_table_are_the_stack_of_their_slices(
+        spots in proptest::collection::vec((0_u32..3, 0_u32..6, 0_u32..6), 2..40),
+        radius in 0.5_f64..2.5,
+        between in proptest::option::of(0.5_f64..2.5),
+    ) {
+        let positions: Vec<Position> =
+            spots.iter().map(|&(_, x, y)| [f64::from(x), f64::from(y)]).collect();
+        let section_of: Vec<u32> = spots.iter().map(|spot| 2 * spot.0).collect();
+        let mut heights = section_of.clone();
+        heights.sort_unstable();
+        heights.dedup();
+        let height = |spot: usize| heights.partition_point(|&level| level < section_of[spot]);
+        let expected: Vec<Vec<u32>> = (0..spots.len())
+            .map(|a| {
+                let near = |&b: &usize| {
+                    let radius = match height(a).abs_diff(height(b)) {
+                        0 => radius,
+                        1 => between.unwrap_or(-1.0),
+                        _ => -1.0,
+                    };
+                    a == b || (radius > 0.0 && squared(positions[a], positions[b]) <= radius * radius)
+                };
+                (0..spots.len()).filter(near).map(|b| b as u32).collect()
+            })
+            .collect();
+        match build_sections(&positions, &section_of, Neighborhood::Radius(radius), between) {
+            Ok(built) => prop_assert_eq!(lists(&built.graph), expected),
+            Err(Error::NoNeighbors { .. }) => prop_assert!(expected.iter().all(|list| list.len() == 1)),
+            Err(error) => prop_assert!(false, "{}", error),
+        }
+    }
+}
+
+#[test]
+fn a_bad_place_in_a_table_of_sections_has_its_number_there() {
+    let mut positions = hexagons(4, 5, 1.0);
+    positions[3] = [f64::NAN, 0.0];
+    let section_of: Vec<u32> = (0..20).map(|spot| 1 - spot % 2).collect();
+    let found = build_sections(&positions, &section_of, Neighborhood::Nearest(2), None);
+    assert!(matches!(found, Err(Error::NonFinitePosition { spot: 3, .. })), "{found:?}");
+    let found = build_sections(&positions, &section_of[1..], Neighborhood::Nearest(2), None);
+    assert!(matches!(found, Err(Error::Disagreement { .. })), "{found:?}");
 }
 
 /// A hexagonal grid of a given distance.

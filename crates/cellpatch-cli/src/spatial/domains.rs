@@ -52,12 +52,10 @@ impl Domains {
                 mixture.labels().to_vec()
             }
         };
-        let places: Vec<f32> = centred(&slice.positions);
-        let places = Cells::new(&places, n_spots, 2)?;
-        let refined = options.refine.map(|n| refined_domains(&of_embedding, places, n)).transpose()?;
+        let refined = options.refine.map(|n| refine(slice, &of_embedding, n)).transpose()?;
         let last = refined.as_ref().unwrap_or(&of_embedding);
         let agreement = slice.label_codes().map(|labels| LabelAgreement::of(last, &labels)).transpose()?;
-        let (chaos, pas) = (chaos(last, places)?, percentage_of_abnormal_spots(last, places)?);
+        let (chaos, pas) = continuity(slice, last)?;
         Ok(Self { of_embedding, refined, agreement, chaos, pas })
     }
 
@@ -95,6 +93,36 @@ fn n_domains(options: &SpatialOptions, slice: &LoadedSlice) -> Result<usize, Fai
         .with_help("ask for fewer by --domains"));
     }
     Ok(n_domains)
+}
+
+/// Domains and places of a section's spots.
+fn of_section(slice: &LoadedSlice, spots: &[usize], domains: &[usize]) -> (Vec<usize>, Vec<f32>) {
+    let positions: Vec<[f64; 2]> = spots.iter().map(|&spot| slice.positions[spot]).collect();
+    (spots.iter().map(|&spot| domains[spot]).collect(), centred(&positions))
+}
+
+/// Each spot gets the domain of most of its nearest spots on its section.
+fn refine(slice: &LoadedSlice, domains: &[usize], n_voters: usize) -> Result<Vec<usize>, Failure> {
+    let mut refined = domains.to_vec();
+    for spots in slice.spots_by_section() {
+        let (domains, places) = of_section(slice, &spots, domains);
+        let found = refined_domains(&domains, Cells::new(&places, spots.len(), 2)?, n_voters)?;
+        spots.iter().zip(found).for_each(|(&spot, domain)| refined[spot] = domain);
+    }
+    Ok(refined)
+}
+
+/// CHAOS and PAS, in the mean over the spots of all sections.
+fn continuity(slice: &LoadedSlice, domains: &[usize]) -> Result<(f64, f64), Failure> {
+    let (mut chaos_sum, mut pas_sum) = (0.0, 0.0);
+    for spots in slice.spots_by_section() {
+        let (domains, places) = of_section(slice, &spots, domains);
+        let (places, n) = (Cells::new(&places, spots.len(), 2)?, spots.len() as f64);
+        chaos_sum += n * chaos(&domains, places)?;
+        pas_sum += n * percentage_of_abnormal_spots(&domains, places)?;
+    }
+    let n_spots = slice.n_spots() as f64;
+    Ok((chaos_sum / n_spots, pas_sum / n_spots))
 }
 
 /// Positions from their middle, so that single precision is precise enough whatever the origin.

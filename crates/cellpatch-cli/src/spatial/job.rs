@@ -216,7 +216,8 @@ impl<'a> Job<'a> {
         let config = self.options.training(method, slice.genes.len(), cell_patch, seed)?;
         let batches = slice.data.batches(&config)?;
         let neighborhood = self.options.neighborhood();
-        let card = SpatialCard::new(config, neighborhood, slice.genes.clone(), &slice.data);
+        let mut card = SpatialCard::new(config, neighborhood, slice.genes.clone(), &slice.data);
+        card.between_radius = self.options.between_radius;
         let n_steps = cellpatch_train::BatchSource::n_batches(&batches) * card.config.epochs;
         self.terminal.note(&format!(
             "training {} on {} of {}: {} epochs, {n_steps} steps{of}",

@@ -35,8 +35,8 @@ pub(crate) struct SpatialOptions {
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Vec<PathBuf>>,
-    /// Where spots lie: a matrix of obsm, two columns of obs (X,Y), or a Visium spatial folder [default: obsm spatial or X_spatial, else the spatial folder beside the matrix]
-    #[arg(long, value_name = "NAME|X,Y|FOLDER")]
+    /// Where spots lie: a matrix of obsm, columns of obs (X,Y or X,Y,Z), or a Visium spatial folder [default: obsm spatial or X_spatial, else the spatial folder beside the matrix]
+    #[arg(long, value_name = "NAME|X,Y|X,Y,Z|FOLDER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coordinates: Option<String>,
     /// Read counts from this layer [default: raw/X if it holds counts, else X]
@@ -63,6 +63,14 @@ pub(crate) struct SpatialOptions {
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub k: Option<usize>,
+    /// The file is a stack of sections in one frame: the obs column with the section of each spot, in order along z [default: by the third coordinate, where --between-radius is given]
+    #[arg(long, value_name = "COLUMN", help_heading = "Neighbours")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sections: Option<String>,
+    /// Spots of adjacent sections are neighbours up to this distance, both looked at along z [default: sections are not joined]
+    #[arg(long, value_name = "DISTANCE", help_heading = "Neighbours")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub between_radius: Option<f64>,
     /// Cell-type-aware: the obs column with a type or cluster of each spot; neighbours of another count less
     #[arg(long, value_name = "COLUMN", help_heading = "Neighbours")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,9 +208,11 @@ impl SpatialOptions {
         if Path::new(text).is_dir() {
             return CoordinateChoice::Folder(text.into());
         }
-        match text.split_once(',') {
-            Some((x, y)) => CoordinateChoice::ObsColumns([x.trim().to_owned(), y.trim().to_owned()]),
-            None => CoordinateChoice::Obsm(text.clone()),
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        match names.as_slice() {
+            [x, y] => CoordinateChoice::ObsColumns { x: x.clone(), y: y.clone(), z: None },
+            [x, y, z] => CoordinateChoice::ObsColumns { x: x.clone(), y: y.clone(), z: Some(z.clone()) },
+            _ => CoordinateChoice::Obsm(text.clone()),
         }
     }
 

@@ -99,6 +99,7 @@ fn categories(domains: &[usize]) -> Labels {
 fn columns(slice: &LoadedSlice, units: &[&Unit], with_embedding: bool) -> Vec<(String, NewValues)> {
     let axis = |axis: usize| NewValues::Float64(slice.positions.iter().map(|place| place[axis]).collect());
     let mut columns = vec![("x".to_owned(), axis(0)), ("y".to_owned(), axis(1))];
+    columns.extend(slice.section_names().map(|names| ("section".to_owned(), NewValues::Texts(names))));
     columns.extend(slice.label_names().map(|names| ("label".to_owned(), NewValues::Texts(names))));
     for unit in units {
         let key = unit.method.key();

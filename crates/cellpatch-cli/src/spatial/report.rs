@@ -14,6 +14,9 @@ use super::scores::Results;
 use super::slice::LoadedSlice;
 use crate::failure::Failure;
 
+/// From one section to the next in a picture, in widths of the largest extent.
+const SECTION_PITCH: f64 = 1.1;
+
 /// Writes the report, and a map of each slice beside it.
 pub(super) fn write(job: &Job<'_>, results: &Results) -> Result<(), Failure> {
     let mut slices = Vec::new();
@@ -95,6 +98,12 @@ fn configuration(job: &Job<'_>) -> Vec<ConfigurationSection> {
             name: "Domains".into(),
             fields: vec![
                 Fact::new("Neighbours", neighborhood),
+                Fact::new(
+                    "Across sections",
+                    job.options
+                        .between_radius
+                        .map_or("none".to_owned(), |radius| format!("all spots within {radius}")),
+                ),
                 Fact::new("Domains", domains),
                 Fact::new(
                     "Refined by",
@@ -167,8 +176,30 @@ fn pictures(job: &Job<'_>, slice: &LoadedSlice, units: &[&Unit]) -> Result<Slice
         }
         loss.push((method.to_owned(), curve(&unit.run)?));
     }
-    let map = SpatialMap { title: format!("Domains of {}", slice.name), point_name: "spots".into(), panels };
+    let title = match &slice.sections {
+        None => format!("Domains of {}", slice.name),
+        Some(sections) => format!("Domains of {}: {}", slice.name, sections.names.join(", ")),
+    };
+    let map = SpatialMap { title, point_name: "spots".into(), panels };
     Ok(SlicePictures { name: slice.name.clone(), map, umaps, loss })
+}
+
+/// Places in a picture: sections side by side in rows, in the order of their names.
+fn laid_out(slice: &LoadedSlice) -> Vec<[f64; 2]> {
+    let mut places = slice.positions.clone();
+    let sections = slice.spots_by_section();
+    let n_columns = (sections.len() as f64).sqrt().ceil() as usize;
+    let pitch = [0, 1].map(|axis| {
+        let values = || slice.positions.iter().map(|position| position[axis]);
+        SECTION_PITCH * (values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min))
+    });
+    for (at, spots) in sections.iter().enumerate() {
+        for &spot in spots {
+            places[spot][0] += (at % n_columns) as f64 * pitch[0];
+            places[spot][1] += (at / n_columns) as f64 * pitch[1];
+        }
+    }
+    places
 }
 
 fn panel(
@@ -185,7 +216,7 @@ fn panel(
         spots: SpatialSpots::Labelled {
             label_name: label_name.into(),
             label_order: order.to_vec(),
-            spots: slice.positions.iter().zip(labels).map(point).collect(),
+            spots: laid_out(slice).iter().zip(labels).map(point).collect(),
         },
     }
 }

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use cellpatch_data::{
-    CellFormat, CellSource, ChosenGenes, Coordinates, Gene, Labels, humanize, open_cells, variable_columns,
-    visium_matrix,
+    CellFormat, CellSource, ChosenGenes, Coordinates, Gene, Labels, Sections, humanize, open_cells,
+    variable_columns, visium_matrix,
 };
 use cellpatch_model::Checkpoint;
 use cellpatch_spatial::Expression;
-use cellpatch_spatial::graph::build;
+use cellpatch_spatial::graph::{build, build_sections};
 use cellpatch_spatial::training::{PatchGenes, SliceData};
 
 use super::options::SpatialOptions;
@@ -28,6 +28,8 @@ pub(super) struct LoadedSlice {
     pub is_h5ad: bool,
     pub cell_ids: Vec<String>,
     pub positions: Vec<[f64; 2]>,
+    /// Of a stack: what lies on which section.
+    pub sections: Option<Sections>,
     /// Known domains.
     pub labels: Option<Labels>,
     /// Names of the genes.
@@ -92,10 +94,23 @@ impl SliceAndTokens {
         let source = source.as_ref();
         let mut warnings = Vec::new();
         let coordinates = Coordinates::of(source, &options.coordinates())?;
-        if coordinates.z.as_ref().is_some_and(|z| z.iter().any(|&other| other != z[0])) {
-            warnings.push(format!("the third coordinate of {} is not used", coordinates.origin));
+        let sections = sections(options, source, &coordinates)?;
+        if sections.is_none() && coordinates.z.as_ref().is_some_and(|z| z.iter().any(|&other| other != z[0]))
+        {
+            warnings.push(format!(
+                "the third coordinate of {} is not used: --between-radius joins sections along it",
+                coordinates.origin
+            ));
         }
-        let built = build(&coordinates.positions, options.neighborhood())?;
+        let built = match &sections {
+            None => build(&coordinates.positions, options.neighborhood())?,
+            Some(Sections { of_cell, .. }) => build_sections(
+                &coordinates.positions,
+                of_cell,
+                options.neighborhood(),
+                options.between_radius,
+            )?,
+        };
         let statistics = built.graph.statistics();
         warnings.extend(built.warnings.iter().map(|warning| {
             let (min, max) = (statistics.min, statistics.max);
@@ -145,6 +160,7 @@ impl SliceAndTokens {
             is_h5ad: source.format() == CellFormat::AnnData,
             cell_ids: source.cell_ids()?,
             positions: coordinates.positions,
+            sections,
             labels,
             genes: chosen.genes.iter().map(|gene| gene.name().to_owned()).collect(),
             data,
@@ -182,6 +198,17 @@ impl LoadedSlice {
         Some(labels.codes.iter().map(name).collect())
     }
 
+    /// The section of each spot by name, where there are sections.
+    pub(super) fn section_names(&self) -> Option<Vec<Option<String>>> {
+        let Sections { names, of_cell } = self.sections.as_ref()?;
+        Some(of_cell.iter().map(|&section| names.get(section as usize).cloned()).collect())
+    }
+
+    /// Spots of each section; of a slice that is none of several, all.
+    pub(super) fn spots_by_section(&self) -> Vec<Vec<usize>> {
+        self.sections.as_ref().map_or_else(|| vec![(0..self.n_spots()).collect()], Sections::cells)
+    }
+
     fn describe(
         &self,
         terminal: &Terminal,
@@ -197,6 +224,9 @@ impl LoadedSlice {
             source.matrix(),
             self.mean_neighbors
         );
+        if let Some(sections) = &self.sections {
+            text.push_str(&format!(", {} sections", sections.names.len()));
+        }
         if let Some(diameter) = spot_diameter {
             text.push_str(&format!(", spots {diameter:.1} across"));
         }
@@ -230,6 +260,23 @@ fn describe_unknown(
 fn expression(chosen: &ChosenGenes) -> Result<Expression, Failure> {
     let ChosenGenes { genes, offsets, indices, values, .. } = chosen;
     Ok(Expression::from_sparse(offsets.clone(), indices.clone(), values.clone(), genes.len())?)
+}
+
+/// The sections that the user says the file has.
+fn sections(
+    options: &SpatialOptions,
+    source: &dyn CellSource,
+    coordinates: &Coordinates,
+) -> Result<Option<Sections>, Failure> {
+    Ok(match (&options.sections, options.between_radius) {
+        (Some(column), _) => Some(Sections::of_column(source, column)?),
+        (None, Some(_)) => Some(Sections::of_heights(source, coordinates).map_err(|error| {
+            Failure::from(error).with_help(
+                "name the obs column with the section of each spot by --sections, or columns of obs by --coordinates X,Y,Z",
+            )
+        })?),
+        (None, None) => None,
+    })
 }
 
 fn labels(options: &SpatialOptions, source: &dyn CellSource) -> Result<Option<Labels>, Failure> {

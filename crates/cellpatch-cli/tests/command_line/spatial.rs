@@ -300,6 +300,62 @@ fn neighbours_of_another_type_count_less() {
     fails(3, &["no_such"], ["--types", "no_such"]);
 }
 
+/// Writes the slice as a stack of three sections of one frame: by a column, and by z in `obsm["stack"]`.
+fn stack(folder: &Path) {
+    let mut file =
+        H5adAnnotator::create(&folder.join("slice.h5ad"), &folder.join("stack.h5ad"), Existing::Keep)
+            .unwrap();
+    let places = file.input().obsm("spatial").unwrap();
+    let section = |spot: usize| (places.values[2 * spot + 1] / 5.0).floor();
+    let values: Vec<f32> = (0..N_SPOTS)
+        .flat_map(|spot| {
+            let [x, y] = [0, 1].map(|axis| places.values[2 * spot + axis]);
+            [x as f32, (y - 5.0 * section(spot)) as f32, 7.0 * section(spot) as f32]
+        })
+        .collect();
+    let names = (0..N_SPOTS).map(|spot| Some(format!("section {}", 8.0 + section(spot)))).collect();
+    let matrix = file.obsm("stack", 3).unwrap();
+    file.write_rows(matrix, 0, &values).unwrap();
+    file.obs_column("section", NewValues::Texts(names)).unwrap();
+    file.finish().unwrap();
+}
+
+#[test]
+fn sections_of_a_stack_are_joined_to_the_next_ones() {
+    let folder = folder();
+    let folder = folder.path();
+    stack(folder);
+    let data = ["--data", "stack.h5ad", "--radius", "1", "--refine", "5", "--umap", "false"];
+    let run = |more: &[&'static str]| {
+        spatial(folder, data.into_iter().chain(["--coordinates", "stack"]).chain(more.iter().copied()))
+    };
+    let apart = run(&["--run-dir", "apart", "--sections", "section"]);
+    // Three grids of 10 by 5: a spot itself, and up to four neighbours.
+    let within = 3 * (50 + 2 * (9 * 5 + 10 * 4));
+    assert_eq!(apart["edges"], within);
+    let joined = run(&["--run-dir", "joined", "--sections", "section", "--between-radius", "0.5"]);
+    // Every spot has one above and below, where there are sections.
+    assert_eq!(joined["edges"], within + 4 * 50);
+    run(&["--run-dir", "by-height", "--between-radius", "0.5"]);
+    let table = |run: &str| fs::read_to_string(folder.join(run).join("domains-stack.csv")).unwrap();
+    let by_name = table("joined");
+    assert!(by_name.lines().nth(1).unwrap().contains("section "), "{by_name}");
+    let by_height = ["z = 0", "z = 7", "z = 14"]
+        .iter()
+        .zip(["section 8", "section 9", "section 10"])
+        .fold(table("by-height"), |text, (height, name)| {
+            text.replace(&format!(",{height},"), &format!(",{name},"))
+        });
+    assert_eq!(by_height, by_name);
+    let picture = fs::read_to_string(folder.join("joined/domains-stack.svg")).unwrap();
+    assert!(picture.contains("section 8, section 9, section 10"), "the picture says what lies where");
+    let refused = |words: &[&str], more: [&'static str; 4]| {
+        fails(folder, 3, words, SPATIAL.into_iter().chain(data).chain(more));
+    };
+    refused(&["no_such"], ["--run-dir", "none", "--sections", "no_such"]);
+    refused(&["no third coordinate", "--sections"], ["--coordinates", "spatial", "--between-radius", "1"]);
+}
+
 #[test]
 fn domains_without_a_number_are_refused() {
     let folder = folder();

@@ -10,8 +10,15 @@ pub enum CoordinateChoice {
     Usual,
     /// A matrix of `obsm`, of two or three columns.
     Obsm(String),
-    /// Two columns of `obs`: x and y.
-    ObsColumns([String; 2]),
+    /// Columns of `obs`.
+    ObsColumns {
+        /// The first coordinate.
+        x: String,
+        /// The second.
+        y: String,
+        /// The third, where there is one.
+        z: Option<String>,
+    },
     /// A Visium `spatial` folder, or one that holds it.
     Folder(PathBuf),
 }

@@ -1,11 +1,13 @@
 //! Where the spots of a slice lie.
 
 mod choice;
+mod sections;
 mod visium;
 
 use std::path::Path;
 
 pub use choice::CoordinateChoice;
+pub use sections::Sections;
 pub use visium::visium_matrix;
 
 use crate::anndata::AnnDataFile;
@@ -42,7 +44,7 @@ impl Coordinates {
                 let file = AnnDataFile::open(source.path())?;
                 match choice {
                     CoordinateChoice::Obsm(name) => of_obsm(&file, name)?,
-                    CoordinateChoice::ObsColumns(columns) => of_columns(&file, columns)?,
+                    CoordinateChoice::ObsColumns { x, y, z } => of_columns(&file, x, y, z.as_deref())?,
                     _ => match USUAL_NAMES.iter().find(|name| file.obsm_names().iter().any(|n| n == *name)) {
                         Some(name) => of_obsm(&file, name)?,
                         None => beside(source, &file)?,
@@ -56,7 +58,7 @@ impl Coordinates {
             (CoordinateChoice::Obsm(name), _) => {
                 return Err(missing(source.path(), "obsm matrix", name, &[]));
             }
-            (CoordinateChoice::ObsColumns([x, _]), _) => {
+            (CoordinateChoice::ObsColumns { x, .. }, _) => {
                 return Err(missing(source.path(), "obs column", x, &[]));
             }
         };
@@ -113,8 +115,8 @@ fn of_obsm(file: &AnnDataFile, name: &str) -> Result<Coordinates> {
     })
 }
 
-fn of_columns(file: &AnnDataFile, names: &[String; 2]) -> Result<Coordinates> {
-    let numbers = |name: &String| -> Result<Vec<f64>> {
+fn of_columns(file: &AnnDataFile, x: &str, y: &str, z: Option<&str>) -> Result<Coordinates> {
+    let numbers = |name: &str| -> Result<Vec<f64>> {
         let column = file.obs_column(name)?;
         column.numbers().ok_or_else(|| Error::Invalid {
             path: file.path().to_path_buf(),
@@ -122,11 +124,11 @@ fn of_columns(file: &AnnDataFile, names: &[String; 2]) -> Result<Coordinates> {
             reason: "it does not hold numbers".into(),
         })
     };
-    let [x, y] = names;
+    let third = z.map_or(String::new(), |z| format!(", obs[{z:?}]"));
     Ok(Coordinates {
         positions: numbers(x)?.into_iter().zip(numbers(y)?).map(|(x, y)| [x, y]).collect(),
-        z: None,
-        origin: format!("obs[{x:?}] and obs[{y:?}]"),
+        z: z.map(numbers).transpose()?,
+        origin: format!("obs[{x:?}], obs[{y:?}]{third}"),
         spot_diameter: None,
     })
 }

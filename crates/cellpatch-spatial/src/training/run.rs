@@ -32,6 +32,9 @@ pub struct SpatialCard {
     pub config: SpatialTrainingConfig,
     /// Who is whose neighbour.
     pub neighborhood: Neighborhood,
+    /// Of a stack: up to which distance spots of adjacent sections are neighbours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between_radius: Option<f64>,
     /// Names of the genes, in the order of the model's features.
     pub genes: Vec<String>,
     /// Of CellPatch+STAGATE: rows of the gene table that the patches read.
@@ -63,6 +66,7 @@ impl SpatialCard {
             version: env!("CARGO_PKG_VERSION").into(),
             config,
             neighborhood,
+            between_radius: None,
             genes,
             tokens: data.patch_genes().map(|genes| genes.tokens().to_vec()),
             spots: data.slice().graph().n_spots(),

@@ -1,6 +1,4 @@
-//! Which devices work here, and what the others lack.
-//!
-//! Drivers are asked in a child process: one that crashes or hangs takes only the child with it.
+//! Asking a driver in a child process: one that crashes or hangs takes only the child with it.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
@@ -10,7 +8,12 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cuda")]
+use super::cuda::Card;
+use super::library::SharedLibrary;
 use crate::device::{DeviceChoice, on_device};
+#[cfg(feature = "cuda")]
+use crate::failure::Category;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -24,6 +27,24 @@ pub(crate) struct FoundDevice {
     pub name: String,
     /// Whether it is faster hardware than the CPU.
     pub is_accelerator: bool,
+    /// Its memory in bytes, where the driver says it.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// Of CUDA: what the card can do.
+    #[serde(default)]
+    pub compute_capability: Option<String>,
+    /// What the driver says of itself.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// Devices of its kind here.
+    #[serde(default)]
+    pub n_devices: usize,
+}
+
+impl FoundDevice {
+    fn new(name: String, is_accelerator: bool) -> Self {
+        Self { name, is_accelerator, memory: None, compute_capability: None, driver: None, n_devices: 1 }
+    }
 }
 
 /// Multiplies two small matrices on a device, in a child process.
@@ -81,32 +102,41 @@ fn explain(device: DeviceChoice, complaint: &str) -> String {
         Some((end, _)) => format!("{} ...", &reason[..end]),
         None => reason.to_owned(),
     };
-    let remedy = match device {
-        DeviceChoice::Cuda(_) if complaint.contains("nvrtc") => {
-            "the CUDA run-time compiler is missing: install libnvrtc of the driver's CUDA version"
-        }
-        DeviceChoice::Cuda(_) => {
-            "it needs an NVIDIA GPU with its driver (libcuda.so.1); no CUDA toolkit is needed"
-        }
-        DeviceChoice::Wgpu => {
-            "it needs a Vulkan loader and driver; on Debian and Ubuntu: apt-get install libvulkan1 and the GPU's \
-             driver (mesa-vulkan-drivers also brings a software one)"
-        }
-        _ => "",
-    };
+    let remedy = remedy(device, complaint, &SharedLibrary::is_here);
     if remedy.is_empty() { reason } else { format!("{remedy} ({reason})") }
+}
+
+/// How to mend a device.
+///
+/// - is_here: whether a library can be loaded
+fn remedy(device: DeviceChoice, complaint: &str, is_here: &dyn Fn(SharedLibrary) -> bool) -> &'static str {
+    let missing = |library: SharedLibrary| (!is_here(library)).then(|| library.remedy());
+    match device {
+        DeviceChoice::Cuda(_) => missing(SharedLibrary::CudaDriver)
+            .or_else(|| missing(SharedLibrary::CudaCompiler))
+            .unwrap_or(if complaint.contains("INVALID_DEVICE") {
+                "there are not so many cards: `doctor` lists them"
+            } else {
+                "the driver is installed and does not answer as it should: nvidia-smi may say more"
+            }),
+        DeviceChoice::Wgpu => missing(SharedLibrary::VulkanLoader).unwrap_or(
+            "the Vulkan loader finds no driver that works: install that of the GPU; on Debian and Ubuntu \
+             mesa-vulkan-drivers brings those of AMD and Intel and a software one",
+        ),
+        _ => "",
+    }
 }
 
 /// The child's side of [`probe`]: prints what it found, or panics as the driver makes it.
 pub(crate) fn answer_probe(terminal: &Terminal, device: DeviceChoice) -> Result<(), Failure> {
-    let found = examine(device);
+    let found = examine(device)?;
     if let Ok(value) = serde_json::to_value(&found) {
         terminal.result(&value.to_string(), &value);
     }
     Ok(())
 }
 
-fn examine(device: DeviceChoice) -> FoundDevice {
+fn examine(device: DeviceChoice) -> Result<FoundDevice, Failure> {
     let found = match device {
         #[cfg(feature = "wgpu")]
         DeviceChoice::Wgpu => {
@@ -117,15 +147,36 @@ fn examine(device: DeviceChoice) -> FoundDevice {
             );
             let info = setup.adapter.get_info();
             let is_accelerator = format!("{:?}", info.device_type) != "Cpu";
-            FoundDevice { name: format!("{} ({:?})", info.name, info.backend), is_accelerator }
+            let driver = format!("{} {}", info.driver, info.driver_info);
+            FoundDevice {
+                driver: Some(driver.trim().to_owned()).filter(|driver| !driver.is_empty()),
+                ..FoundDevice::new(format!("{} ({:?})", info.name, info.backend), is_accelerator)
+            }
         }
-        DeviceChoice::Cuda(index) => {
-            FoundDevice { name: format!("NVIDIA GPU {index}"), is_accelerator: true }
-        }
-        _ => FoundDevice { name: cpu_name(), is_accelerator: false },
+        #[cfg(feature = "cuda")]
+        DeviceChoice::Cuda(index) => match Card::ask(index) {
+            Ok(card) => FoundDevice {
+                memory: Some(card.memory),
+                compute_capability: Some(card.compute_capability),
+                driver: Some(format!("driver for CUDA {}", card.cuda_version)),
+                n_devices: card.n_cards,
+                ..FoundDevice::new(card.name, true)
+            },
+            Err(error) => {
+                return Err(Failure::new(Category::Environment, format!("NVIDIA's driver says {error:?}")));
+            }
+        },
+        _ => FoundDevice { memory: machine_memory(), ..FoundDevice::new(cpu_name(), false) },
     };
     on_device!(device, |B, device| multiply::<B>(&device));
-    found
+    Ok(found)
+}
+
+/// Bytes of memory of this machine, where the system says it in the usual place.
+fn machine_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// A product whose every element is 8, computed and read back.
@@ -143,50 +194,6 @@ fn cpu_name() -> String {
     format!("{} {}, {cores} threads", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-#[derive(Debug, Serialize)]
-struct DeviceReport {
-    device: String,
-    works: bool,
-    name: Option<String>,
-    reason: Option<String>,
-}
-
-/// `cellpatch doctor`.
-pub(crate) fn run(terminal: &Terminal) -> Result<(), Failure> {
-    let devices = [DeviceChoice::Cpu, DeviceChoice::NdArray, DeviceChoice::Wgpu, DeviceChoice::Cuda(0)];
-    let reports: Vec<DeviceReport> = devices.into_iter().map(report).collect();
-    let best = DeviceChoice::Auto.resolve(terminal)?;
-    let mut text = format!("cellpatch {}\n\n", env!("CARGO_PKG_VERSION"));
-    for report in &reports {
-        let verdict = if report.works { "works" } else { "no" };
-        let detail = report.name.as_ref().or(report.reason.as_ref()).map_or("", String::as_str);
-        text.push_str(&format!("{:8} {verdict:6} {detail}\n", report.device));
-    }
-    text.push_str(&format!("\n--device auto uses {best}"));
-    let value = serde_json::json!({
-        "command": "doctor",
-        "version": env!("CARGO_PKG_VERSION"),
-        "devices": reports,
-        "auto": best.to_string(),
-    });
-    terminal.result(&text, &value);
-    Ok(())
-}
-
-fn report(device: DeviceChoice) -> DeviceReport {
-    let found = if device.is_compiled_in() {
-        probe(device)
-    } else {
-        Err(format!("this build has no such backend; build it with --features {device}"))
-    };
-    let works = found.is_ok();
-    let (name, reason) = match found {
-        Ok(found) => (Some(found.name), None),
-        Err(reason) => (None, Some(reason)),
-    };
-    DeviceReport { device: device.to_string(), works, name, reason }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,7 +204,22 @@ mod tests {
             DeviceChoice::Cuda(0),
             "thread 'main' panicked at cudarc:1:1:\nUnable to dynamically load the \"cuda\" shared library\n",
         );
-        assert!(text.contains("NVIDIA") && text.contains("Unable to dynamically load"), "{text}");
-        assert!(explain(DeviceChoice::Wgpu, "").contains("libvulkan1"));
+        assert!(text.contains("Unable to dynamically load"), "{text}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let remedy = |device, missing: Option<SharedLibrary>| {
+            remedy(device, "CUDA_ERROR_INVALID_DEVICE", &|library| Some(library) != missing)
+        };
+        for (device, missing, word) in [
+            (DeviceChoice::Cuda(0), Some(SharedLibrary::CudaDriver), "libcuda.so.1"),
+            (DeviceChoice::Cuda(0), Some(SharedLibrary::CudaCompiler), "libnvrtc"),
+            (DeviceChoice::Cuda(7), None, "not so many cards"),
+            (DeviceChoice::Wgpu, Some(SharedLibrary::VulkanLoader), "libvulkan1"),
+            (DeviceChoice::Wgpu, None, "mesa-vulkan-drivers"),
+        ] {
+            assert!(remedy(device, missing).contains(word), "{device} without {missing:?}");
+        }
     }
 }
