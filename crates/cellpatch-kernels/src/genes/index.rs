@@ -73,6 +73,16 @@ impl GeneIndex {
         &self.rows
     }
 
+    /// Slots ordered by gene, and by position within a gene.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
+    /// Where each gene's part of [`GeneIndex::slots`] begins, and where the last's ends.
+    pub fn starts(&self) -> &[u32] {
+        &self.starts
+    }
+
     pub(super) fn sum(&self, slots: &[f32], width: usize) -> Vec<f32> {
         let mut sums = vec![0.0; self.genes.len() * width];
         sums.par_chunks_mut(GENES * width).enumerate().for_each(|(chunk, sums)| {
@@ -106,6 +116,7 @@ mod tests {
         let index = GeneIndex::new(&tokens, slots, 10);
         assert_eq!(index.genes(), [2, 5, 9]);
         assert_eq!(index.rows(), [1, 0, 1, 2, 0, 0, 2, 1, 0, 0]);
+        assert_eq!((index.slots(), index.starts()), (&[1, 5, 0, 2, 7, 3, 6][..], &[0, 2, 5, 7][..]));
         let values: Vec<f32> = (0..10).map(|slot| (1 << slot) as f32).collect();
         assert_eq!(index.sum(&values, 1), [2.0 + 32.0, 1.0 + 4.0 + 128.0, 8.0 + 64.0]);
     }

@@ -9,11 +9,17 @@
 //! settings, and return a [`Queued`] of it from [`ModelBackend::kernel`] (or its like in another crate) for calls
 //! that [`serves`] allows.
 
+mod attention;
+mod block;
+mod floats;
+mod genes;
+mod optimizer;
+
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use burn::tensor::ops::IntTensor;
+use burn::tensor::ops::{FloatTensor, IntTensor};
 use burn::tensor::{DType, Distribution, Int, Shape, Tensor, TensorMetadata};
 use burn_cubecl::fusion::FusionCubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
@@ -24,12 +30,75 @@ use burn_fusion::{Fusion, FusionHandle, FusionTensor};
 use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 use cellpatch_gpu::buffer::Buffer;
 
+use self::attention::CubeAttention;
+use self::block::{CubeBlock, EXPAND, Reads};
+use self::genes::CubeEmbedding;
+use self::optimizer::CubeAdam;
 use super::{ModelBackend, kernels_are_off};
-use crate::operation::{Computed, Kernel};
+use crate::config::CellPatchConfig;
+use crate::operation::{AdamStep, AdamTensors, AttentionSpec, Computed, Kernel, Operation as ModelOperation};
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBackend
     for Fusion<CubeBackend<R, F, I, BT>>
 {
+    fn stores_scores(config: &CellPatchConfig) -> bool {
+        kernels_are_off() || !cellpatch_gpu::attention::is_known(config.embedding_dim, config.n_heads)
+    }
+
+    fn kernel(
+        operation: &ModelOperation<IntTensor<Self>>,
+        inputs: &[FloatTensor<Self>],
+    ) -> Option<Arc<dyn Kernel<Self>>> {
+        if !serves(inputs) {
+            return None;
+        }
+        let device = inputs[0].client.device();
+        let seeds = |spec: &AttentionSpec| {
+            let seed = (spec.dropout > 0.0).then(|| seed_on_device::<Self>(device));
+            seed.into_iter().collect()
+        };
+        let block = |spec: &AttentionSpec, reads: Reads| {
+            let [d, mlp] = inputs[reads.n_inputs() + EXPAND].shape.dims();
+            let served = cellpatch_gpu::block::serves(&R::client(device), d, spec.n_heads, mlp);
+            let kernel = CubeBlock { spec: spec.clone(), reads };
+            served.then(|| Arc::new(Queued::new(kernel, seeds(spec))) as Arc<dyn Kernel<Self>>)
+        };
+        match operation {
+            ModelOperation::Attention(spec) => {
+                let [_, _, width] = inputs[1].shape.dims();
+                let served = cellpatch_gpu::attention::serves(&R::client(device), width, spec.n_heads);
+                let kernel = CubeAttention { spec: spec.clone() };
+                served.then(|| Arc::new(Queued::new(kernel, seeds(spec))) as Arc<dyn Kernel<Self>>)
+            }
+            ModelOperation::CrossBlock(spec) => block(spec, Reads::Memory),
+            ModelOperation::SelfBlock(spec) => block(spec, Reads::Itself),
+            ModelOperation::EmbedGenes { genes } => {
+                let [n_cells, n_genes] = genes.shape.dims();
+                let [_, d] = inputs[0].shape.dims();
+                let served = genes.dtype == DType::I32 && d.is_multiple_of(4);
+                let kernel = CubeEmbedding { n_cells, n_genes };
+                served.then(|| Arc::new(Queued::new(kernel, vec![genes.clone()])) as Arc<dyn Kernel<Self>>)
+            }
+            // Composed of the above and Burn's own operations.
+            ModelOperation::GeneBlock { .. } | ModelOperation::OutputLayer { .. } => None,
+        }
+    }
+
+    fn adam(step: &AdamStep, tensors: &mut AdamTensors<Self>) -> bool {
+        let AdamTensors { parameter, gradient, moment_1, moment_2 } = tensors;
+        let inputs = [&*parameter, &*gradient, &*moment_1, &*moment_2].map(Clone::clone);
+        if !serves(&inputs) {
+            return false;
+        }
+        let kernel = Queued::new(CubeAdam { step: *step }, Vec::new());
+        let updated: Computed<Self> = kernel.forward(&inputs, 0, false);
+        let mut moments = updated.kept.into_iter();
+        *parameter = updated.output;
+        for (moment, updated) in [moment_1, moment_2].into_iter().zip(&mut moments) {
+            *moment = updated;
+        }
+        true
+    }
 }
 
 /// A tensor of [`Fusion`]: a promise of one on the card.
@@ -245,3 +314,6 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> Operation<
         }
     }
 }
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests;
