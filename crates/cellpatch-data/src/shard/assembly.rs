@@ -24,6 +24,11 @@ use crate::error::{Error, Result};
 const TYPICAL_ID_BYTES: usize = 32;
 /// Buckets at most; beyond it they grow.
 const MAX_BUCKETS: usize = 4096;
+/// Bytes of a gene and its count once they are encoded, at most, and of what encodes a row group.
+const ENCODED_BYTES: f64 = 2.0;
+const ENCODER_BYTES: f64 = (4 << 20) as f64;
+/// Row groups encoded at a time, however little memory there is: one for each of two cores, and one that is written.
+const MIN_AHEAD: usize = 3;
 /// Where the second pass notes how far it is.
 const SPILL_FILE: &str = "spill.json";
 
@@ -204,7 +209,10 @@ impl Assembly<'_> {
             .map(|(name, names)| (name.as_str(), names.iter().map(String::as_str).collect()))
             .collect();
         let sources = plan.sources.iter().map(|source| source.name.as_str());
-        CellEncoder::new(plan.values, self.options.row_group_cells, sources, &columns)
+        let group_bytes = self.options.row_group_cells as f64 * genes_a_cell(&plan.sources) * ENCODED_BYTES;
+        let n_ahead = (self.options.max_memory / 4) as f64 / (group_bytes + ENCODER_BYTES);
+        let n_ahead = (n_ahead as usize).max(MIN_AHEAD);
+        CellEncoder::new(plan.values, self.options.row_group_cells, n_ahead, sources, &columns)
             .map_err(|error| write_error(self.folder.work(), error))
     }
 
@@ -333,9 +341,14 @@ fn encoded_name(index: usize) -> String {
 
 /// So many buckets that one takes a quarter of the memory.
 fn n_buckets(sources: &[SourceEntry], n_cells: u64, layout: SpillLayout, max_memory: usize) -> usize {
+    let cell_bytes =
+        layout.cell_bytes(TYPICAL_ID_BYTES) as f64 + genes_a_cell(sources) * layout.gene_bytes() as f64;
+    ((n_cells as f64 * cell_bytes / (max_memory as f64 / 4.0)).ceil() as usize).clamp(1, MAX_BUCKETS)
+}
+
+/// Genes of a cell, on average over all that passed quality control.
+fn genes_a_cell(sources: &[SourceEntry]) -> f64 {
     let n_values: u64 = sources.iter().map(|source| source.n_values).sum();
     let n_kept: u64 = sources.iter().map(|source| source.n_cells_kept).sum();
-    let genes_a_cell = n_values as f64 / n_kept.max(1) as f64;
-    let cell_bytes = layout.cell_bytes(TYPICAL_ID_BYTES) as f64 + genes_a_cell * layout.gene_bytes() as f64;
-    ((n_cells as f64 * cell_bytes / (max_memory as f64 / 4.0)).ceil() as usize).clamp(1, MAX_BUCKETS)
+    n_values as f64 / n_kept.max(1) as f64
 }

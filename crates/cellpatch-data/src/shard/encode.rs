@@ -56,6 +56,8 @@ pub(super) struct CellEncoder {
     schema: SchemaRef,
     values: StoredValues,
     row_group_cells: usize,
+    /// Row groups in memory at a time.
+    n_ahead: usize,
     sources: ArrayRef,
     /// Categories of each `obs` column, in its order.
     categories: Vec<ArrayRef>,
@@ -80,9 +82,11 @@ struct EncodedGroup {
 impl CellEncoder {
     /// - `sources`: names of all sources
     /// - `obs_columns`: names of the columns and all their categories
+    /// - `n_ahead`: row groups in memory at a time, at most
     pub(super) fn new<'a>(
         values: StoredValues,
         row_group_cells: usize,
+        n_ahead: usize,
         sources: impl Iterator<Item = &'a str>,
         obs_columns: &[(&str, Vec<&str>)],
     ) -> Result<Self, ParquetError> {
@@ -113,6 +117,7 @@ impl CellEncoder {
             schema,
             values,
             row_group_cells,
+            n_ahead,
             sources: Arc::new(StringArray::from_iter_values(sources)),
             categories: obs_columns.iter().map(|(_, categories)| texts(categories)).collect(),
         })
@@ -139,7 +144,7 @@ impl CellEncoder {
         std::thread::scope(|scope| {
             let mut finished = Vec::new();
             let mut open: Option<ParquetFile> = None;
-            in_order(groups.len(), encode, |index, group: EncodedGroup| {
+            in_order(groups.len(), self.n_ahead, encode, |index, group: EncodedGroup| {
                 let (file, range) = &groups[index];
                 if range.start == file.cells.start {
                     let properties = cell_properties(self.row_group_cells);

@@ -30,23 +30,26 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes `n_items` items on as many threads as the current pool has, and takes each on this thread, in order. Of those that are
-/// not taken yet, at most two a thread are begun.
+/// Makes `n_items` items on as many threads as the current pool has, and takes each on this thread, in order.
+///
+/// - `n_ahead`: items that are begun and not taken yet, at most
 ///
 /// # Errors
 /// The first of `take`, or the first of `make` that is taken.
 pub(super) fn in_order<T: Send>(
     n_items: usize,
+    n_ahead: usize,
     make: impl Fn(usize) -> Result<T> + Sync,
     mut take: impl FnMut(usize, T) -> Result<()>,
 ) -> Result<()> {
-    let n_threads = rayon::current_num_threads().min(n_items);
+    let n_ahead = n_ahead.max(1);
+    let n_threads = rayon::current_num_threads().min(n_items).min(n_ahead);
     let (progress, changed) = (Mutex::new(Progress::default()), Condvar::new());
     let next = || {
         let mut progress = lock(&progress);
         while !progress.is_over
             && progress.n_begun < n_items
-            && progress.n_begun >= progress.n_taken + 2 * n_threads
+            && progress.n_begun >= progress.n_taken + n_ahead
         {
             progress = changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
@@ -108,13 +111,13 @@ mod tests {
     fn items_are_taken_in_order_and_few_are_made_ahead() {
         for n_items in [0, 1, 2, 100] {
             let (n_made, mut taken) = (AtomicUsize::new(0), Vec::new());
-            let ahead = 2 * rayon::current_num_threads();
+            let ahead = 4;
             let make = |index: usize| {
                 n_made.fetch_add(1, Ordering::SeqCst);
                 std::thread::sleep(std::time::Duration::from_micros((index as u64 * 37) % 300));
                 Ok(index * 2)
             };
-            in_order(n_items, make, |index, item| {
+            in_order(n_items, ahead, make, |index, item| {
                 assert!(n_made.load(Ordering::SeqCst) <= index + ahead, "{index}");
                 taken.push((index, item));
                 Ok(())
@@ -130,6 +133,7 @@ mod tests {
         let mut n_taken = 0;
         let made = in_order(
             50,
+            3,
             |index| if index == 7 { Err(fail()) } else { Ok(index) },
             |_, _| {
                 n_taken += 1;
@@ -138,6 +142,6 @@ mod tests {
         );
         assert!(made.is_err());
         assert_eq!(n_taken, 7);
-        assert!(in_order(50, Ok, |index, _| if index == 3 { Err(fail()) } else { Ok(()) }).is_err());
+        assert!(in_order(50, 3, Ok, |index, _| if index == 3 { Err(fail()) } else { Ok(()) }).is_err());
     }
 }

@@ -275,3 +275,115 @@ fn pack_to<const WIDTH: usize>(numbers: &[u32; PART], bytes: &mut Vec<u8>) {
     }
     words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, UInt16Array, UInt32Array},
+        buffer::OffsetBuffer,
+        datatypes::{DataType, Field, Schema, UInt16Type, UInt32Type},
+    };
+    use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+    use proptest::prelude::*;
+
+    use super::{super::encode::element, *};
+
+    /// Pages of lists of genes and counts.
+    type Pages = Vec<Vec<(Vec<u32>, Vec<u16>)>>;
+
+    fn written(pages: &Pages) -> Vec<u8> {
+        let list = |name, data_type| Field::new(name, DataType::List(element(data_type)), false);
+        let schema =
+            Arc::new(Schema::new(vec![list("genes", DataType::UInt32), list("counts", DataType::UInt16)]));
+        let (mut file, _) =
+            ArrowWriter::try_new(Vec::new(), schema, None).unwrap().into_serialized_writer().unwrap();
+        let columns = file.schema_descr().clone();
+        let mut genes = ListColumn::new(columns.column(0), Encoding::DELTA_BINARY_PACKED).unwrap();
+        let mut counts = ListColumn::new(columns.column(1), Encoding::RLE_DICTIONARY).unwrap();
+        let mut dictionary = Dictionary::new();
+        for page in pages {
+            let lengths: Vec<u32> = page.iter().map(|(genes, _)| genes.len() as u32).collect();
+            let all_genes: Vec<u32> = page.iter().flat_map(|(genes, _)| genes.clone()).collect();
+            let all_counts: Vec<u16> = page.iter().flat_map(|(_, counts)| counts.clone()).collect();
+            genes.push(&lengths, |body| write_deltas(&all_genes, body)).unwrap();
+            counts.push(&lengths, |body| dictionary.write(&all_counts, body)).unwrap();
+        }
+        let mut group = file.next_row_group().unwrap();
+        for (pages, close) in
+            [genes.finish(None).unwrap(), counts.finish(Some(dictionary.numbers())).unwrap()]
+        {
+            group.append_column(&pages, close).unwrap();
+        }
+        group.close().unwrap();
+        file.into_inner().unwrap()
+    }
+
+    /// The same as the library would write it and reads it.
+    fn expected(pages: &Pages) -> RecordBatch {
+        let lists: Vec<_> = pages.iter().flatten().collect();
+        let offsets = || OffsetBuffer::from_lengths(lists.iter().map(|(genes, _)| genes.len()));
+        let genes: ArrayRef =
+            Arc::new(lists.iter().flat_map(|(genes, _)| genes.clone()).collect::<UInt32Array>());
+        let counts: ArrayRef =
+            Arc::new(lists.iter().flat_map(|(_, counts)| counts.clone()).collect::<UInt16Array>());
+        let list = |values: ArrayRef| {
+            let field = element(values.data_type().clone());
+            Arc::new(ListArray::try_new(field, offsets(), values, None).unwrap()) as ArrayRef
+        };
+        RecordBatch::try_from_iter([("genes", list(genes)), ("counts", list(counts))]).unwrap()
+    }
+
+    fn check(pages: &Pages) {
+        let file = bytes::Bytes::from(written(pages));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(1 << 20);
+        let batches: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+        let expected = expected(pages);
+        let n_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(n_rows, expected.num_rows());
+        let mut start = 0;
+        for batch in batches {
+            let expected = expected.slice(start, batch.num_rows());
+            for row in 0..batch.num_rows() {
+                let genes = |batch: &RecordBatch| {
+                    batch.column(0).as_list::<i32>().value(row).as_primitive::<UInt32Type>().values().to_vec()
+                };
+                let counts = |batch: &RecordBatch| {
+                    batch.column(1).as_list::<i32>().value(row).as_primitive::<UInt16Type>().values().to_vec()
+                };
+                assert_eq!(genes(&batch), genes(&expected), "row {}", start + row);
+                assert_eq!(counts(&batch), counts(&expected), "row {}", start + row);
+            }
+            start += batch.num_rows();
+        }
+    }
+
+    fn lists(max_length: usize, max_gene: u32, max_count: u16) -> impl Strategy<Value = Pages> {
+        let entry = (0..=max_gene, 0..=max_count);
+        let list = proptest::collection::vec(entry, 0..=max_length)
+            .prop_map(|entries| entries.into_iter().unzip::<u32, u16, Vec<_>, Vec<_>>());
+        proptest::collection::vec(proptest::collection::vec(list, 1..12), 1..4)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn the_library_reads_the_lists_that_were_written(pages in prop_oneof![
+            lists(3, 5, 1),
+            lists(20, 70_000, 20),
+            lists(400, 70_000, 300),
+            lists(400, u32::MAX >> 1, u16::MAX),
+        ]) {
+            check(&pages);
+        }
+    }
+
+    #[test]
+    fn every_count_there_can_be_has_a_code() {
+        let counts: Vec<u16> = (0..=u16::MAX).collect();
+        let genes: Vec<u32> = (0..1 << 16).map(|gene| gene * 3 + 1).collect();
+        check(&vec![vec![(genes, counts), (vec![7], vec![65_535])], vec![(Vec::new(), Vec::new())]]);
+    }
+}
