@@ -1,7 +1,8 @@
 //! Benchmarks, each printing a comparable table.
 //!
-//! `compare` runs every task against PyTorch, taking turns, and writes docs/benchmarks.md; `card` does so on a GPU; `account` says where a training
-//! step's time goes against what the machine can do; `loading` sets the loader against the training it feeds; `sharding` sets
+//! `compare` runs every task against PyTorch, taking turns, and writes docs/benchmarks.md; `card` does so on a GPU; `account` says
+//! where a training step's time goes against what the machine can do; `loading` sets the loader against the training it
+//! feeds, `loader` against datasets in Python; `sharding` sets
 //! `shard` against scanpy; `subject` is one task on request, which is what `compare` starts.
 
 #![expect(
@@ -18,6 +19,7 @@ mod cells;
 mod compare;
 mod device;
 mod document;
+mod loader;
 mod loading;
 mod process;
 mod sharding;
@@ -52,6 +54,11 @@ enum Command {
     Annotation(Box<annotation::Options>),
     /// Loading against training.
     Loading,
+    /// The loader against datasets in Python, cells a second.
+    Loader(loader::Options),
+    /// Loading, once for each line of standard input.
+    #[command(hide = true)]
+    LoaderSubject(loader::Subject),
     /// Sharding against scanpy's pipeline, and its memory.
     Sharding(sharding::Options),
     /// The losses of training steps by kernels and by plain operations.
@@ -91,6 +98,8 @@ fn main() -> Result<()> {
         }
         Command::Annotation(options) => annotation::run(&options),
         Command::Loading => loading::run(),
+        Command::Loader(options) => loader::run(&options),
+        Command::LoaderSubject(options) => loader::load(&options),
         Command::Sharding(options) => sharding::run(&options),
         Command::SyntheticCells(options) => sharding::write_cells(&options),
         Command::ShardSubject(options) => sharding::shard(&options),

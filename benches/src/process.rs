@@ -24,9 +24,13 @@ impl Process {
 
     /// Has the task done once.
     pub(crate) fn seconds(&mut self) -> Result<f64> {
+        Ok(self.turn()?["seconds"].as_f64().ok_or("an answer without seconds")?)
+    }
+
+    /// Has the task done once; all that it says of it.
+    pub(crate) fn turn(&mut self) -> Result<Value> {
         writeln!(self.input, "run")?;
-        let answer = self.answer()?;
-        Ok(answer["seconds"].as_f64().ok_or("an answer without seconds")?)
+        self.answer()
     }
 
     /// Ends the process and asks for its peak memory.
@@ -41,6 +45,26 @@ impl Process {
     fn answer(&mut self) -> Result<Value> {
         answer(&mut self.output)
     }
+}
+
+/// Processor seconds of this process so far, all its threads together.
+pub(crate) fn processor_seconds() -> Result<f64> {
+    /// Clock ticks a second in /proc, a constant of Linux' interface.
+    const TICKS: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // After the name in parentheses: user and system time are the 12th and 13th field.
+    let fields: Vec<&str> =
+        text.rsplit_once(')').ok_or("no name in /proc/self/stat")?.1.split_whitespace().collect();
+    let ticks =
+        |at: usize| -> Result<f64> { Ok(fields.get(at).ok_or("no times in /proc/self/stat")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / TICKS)
+}
+
+/// The most memory this process had: unlike `ru_maxrss`, without that of the process that started it.
+pub(crate) fn own_peak_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 fn answer(output: &mut BufReader<ChildStdout>) -> Result<Value> {

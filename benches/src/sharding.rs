@@ -13,7 +13,7 @@ use clap::Args;
 use crate::Result;
 use crate::compare::median;
 use crate::document::write_section;
-use crate::process::Process;
+use crate::process::{Process, own_peak_bytes, processor_seconds};
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/scanpy/shard.py");
 const N_THREADS: &str = "2";
@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Cells of the files, of 2,000 genes, on which memory is compared.
     #[arg(long, value_delimiter = ',', default_values_t = [20_000, 100_000, 500_000])]
     memory_cells: Vec<usize>,
+    /// A folder with `.h5ad` files that both shard, one after the other.
+    #[arg(long)]
+    real: Option<PathBuf>,
     /// Where to write the section; standard output otherwise.
     #[arg(long)]
     output: Option<PathBuf>,
@@ -51,8 +54,9 @@ pub(crate) struct Cells {
 /// Sharding one file once for each line of standard input.
 #[derive(Args)]
 pub(crate) struct Subject {
+    /// Files that become a set each.
     #[arg(long)]
-    cells: PathBuf,
+    cells: Vec<PathBuf>,
     #[arg(long)]
     out: PathBuf,
     /// MiB of cells held.
@@ -62,7 +66,18 @@ pub(crate) struct Subject {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut text = against_scanpy(options, folder.path())?;
+    let mut text = format!(
+        "Written by `cargo xtask bench sharding --python PATH --output docs/benchmarks.md`. Scanpy reads, filters cells and \
+         genes, normalises, takes logarithms and writes, without compression (AnnData's default) or by gzip (as CELLxGENE has \
+         files); ours reads, filters, permutes, writes zstd, takes checksums of input and output, and waits for the disk, which \
+         scanpy does not. Both read the same gzipped files. Medians of {} turns, taken in turn; processor seconds are those of \
+         all threads, and tell where other work keeps the machine busy.\n\n",
+        options.turns
+    );
+    text.push_str(&synthetic(options, folder.path())?);
+    if let Some(real) = &options.real {
+        text.push_str(&real_files(options, real, folder.path())?);
+    }
     text.push_str(&memory(options, folder.path())?);
     match &options.output {
         Some(path) => write_section(path, "Sharding", &text)?,
@@ -83,31 +98,28 @@ pub(crate) fn write_cells(options: &Cells) -> Result<()> {
 }
 
 /// Leaves a median of about 1,500 genes of 30,000 in a cell.
-const LIBRARY_RATIO: f64 = 4.0;
+const LIBRARY_RATIO: f64 = 2.5;
 
 pub(crate) fn shard(options: &Subject) -> Result<()> {
     let shard_options = ShardOptions { max_memory: options.max_memory << 20, ..ShardOptions::default() };
-    for (turn, line) in std::io::stdin().lock().lines().enumerate() {
+    let out = options.out.join("shards");
+    for line in std::io::stdin().lock().lines() {
         line?;
-        let out = options.out.join(turn.to_string());
-        let start = Instant::now();
-        write_shards(std::slice::from_ref(&options.cells), &out, &shard_options, &mut |_| {})?;
-        println!("{{\"seconds\": {}}}", start.elapsed().as_secs_f64());
-        std::fs::remove_dir_all(out)?;
+        let (start, before, mut n_bytes) = (Instant::now(), processor_seconds()?, 0);
+        for cells in &options.cells {
+            let set = write_shards(std::slice::from_ref(cells), &out, &shard_options, &mut |_| {})?;
+            n_bytes += set.manifest().files.iter().map(|file| file.bytes).sum::<u64>();
+            std::fs::remove_dir_all(&out)?;
+        }
+        let (seconds, busy) = (start.elapsed().as_secs_f64(), processor_seconds()? - before);
+        println!("{{\"seconds\": {seconds}, \"cpu_seconds\": {busy}, \"bytes\": {n_bytes}}}");
     }
-    println!("{{\"peak_bytes\": {}}}", peak_bytes()?);
+    println!("{{\"peak_bytes\": {}}}", own_peak_bytes()?);
     Ok(())
 }
 
-/// The most memory this program had: unlike `ru_maxrss`, without that of the process that started it.
-fn peak_bytes() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-}
-
 /// Makes a file of cells and says how many genes are seen in a cell, at the median.
-fn make(folder: &Path, n_cells: usize, n_genes: usize) -> Result<(PathBuf, String)> {
+pub(crate) fn make(folder: &Path, n_cells: usize, n_genes: usize) -> Result<(PathBuf, String)> {
     let path = folder.join(format!("cells-{n_cells}-{n_genes}.h5ad"));
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["synthetic-cells", "--cells", &n_cells.to_string(), "--genes", &n_genes.to_string()]);
@@ -118,8 +130,11 @@ fn make(folder: &Path, n_cells: usize, n_genes: usize) -> Result<(PathBuf, Strin
     Ok((path, String::from_utf8_lossy(&made.stdout).trim().to_owned()))
 }
 
-fn with_paths(mut command: Command, cells: &Path, folder: &Path) -> Result<Process> {
-    command.arg("--cells").arg(cells).arg("--out").arg(folder);
+fn with_paths(mut command: Command, cells: &[PathBuf], folder: &Path) -> Result<Process> {
+    for cells in cells {
+        command.arg("--cells").arg(cells);
+    }
+    command.arg("--out").arg(folder);
     Process::start(&mut command)
 }
 
@@ -129,39 +144,97 @@ fn ours() -> Result<Command> {
     Ok(command)
 }
 
-fn against_scanpy(options: &Options, folder: &Path) -> Result<String> {
+fn synthetic(options: &Options, folder: &Path) -> Result<String> {
     let (cells, n_seen) = make(folder, options.cells, 30_000)?;
-    let mut scanpy = Command::new(&options.python);
-    scanpy.arg(PEER).env("OMP_NUM_THREADS", N_THREADS).env("NUMBA_NUM_THREADS", N_THREADS);
-    let mut sides = [with_paths(ours()?, &cells, folder)?, with_paths(scanpy, &cells, folder)?];
+    let title = format!(
+        "{} synthetic cells of 30,000 genes, a median of {n_seen} of them seen in a cell, a file of {:.0} MB:\n\n",
+        options.cells,
+        std::fs::metadata(&cells)?.len() as f64 / 1e6,
+    );
+    let table = against_scanpy(options, std::slice::from_ref(&cells), folder)?;
+    std::fs::remove_file(&cells)?;
+    Ok(title + &table)
+}
+
+fn real_files(options: &Options, real: &Path, folder: &Path) -> Result<String> {
+    let entries = std::fs::read_dir(real)?.map(|entry| Ok(entry?.path()));
+    let mut cells: Vec<PathBuf> = entries.collect::<std::io::Result<_>>()?;
+    cells.retain(|path| path.extension().is_some_and(|extension| extension == "h5ad"));
+    cells.sort();
+    let sizes: u64 =
+        cells.iter().map(|path| Ok(std::fs::metadata(path)?.len())).sum::<std::io::Result<u64>>()?;
+    let title = format!(
+        "{} small files of CELLxGENE one after the other, {:.0} MB together:\n\n",
+        cells.len(),
+        sizes as f64 / 1e6
+    );
+    Ok(title + &against_scanpy(options, &cells, folder)?)
+}
+
+/// What the turns of one side came to.
+struct Side {
+    name: &'static str,
+    process: Process,
+    seconds: Vec<f64>,
+    busy: Vec<f64>,
+    n_bytes: f64,
+}
+
+fn against_scanpy(options: &Options, cells: &[PathBuf], folder: &Path) -> Result<String> {
+    let scanpy = |compression: &[&str]| {
+        let mut scanpy = Command::new(&options.python);
+        scanpy
+            .arg(PEER)
+            .args(compression)
+            .env("OMP_NUM_THREADS", N_THREADS)
+            .env("NUMBA_NUM_THREADS", N_THREADS);
+        scanpy
+    };
+    let side = |name, command| -> Result<Side> {
+        let process = with_paths(command, cells, folder)?;
+        Ok(Side { name, process, seconds: Vec::new(), busy: Vec::new(), n_bytes: 0.0 })
+    };
+    let mut sides = [
+        side("`shard`, 256 MiB, 2 threads", ours()?)?,
+        side("scanpy, no compression", scanpy(&[]))?,
+        side("scanpy, gzip", scanpy(&["--compression", "gzip"]))?,
+    ];
     for side in &mut sides {
-        side.seconds()?;
+        side.process.turn()?;
     }
-    let mut seconds = [Vec::new(), Vec::new()];
     for _ in 0..options.turns {
-        for (side, seconds) in sides.iter_mut().zip(&mut seconds) {
-            seconds.push(side.seconds()?);
+        for side in &mut sides {
+            let turn = side.process.turn()?;
+            let number = |name: &str| turn[name].as_f64().ok_or_else(|| format!("an answer without {name}"));
+            side.seconds.push(number("seconds")?);
+            side.busy.push(number("cpu_seconds")?);
+            side.n_bytes = number("bytes")?;
         }
     }
-    let [ours, scanpy] = seconds.map(median);
-    let [our_peak, scanpy_peak] = sides.map(Process::peak_bytes);
-    let (our_peak, scanpy_peak) = (our_peak?, scanpy_peak?);
-    std::fs::remove_file(&cells)?;
-    Ok(format!(
-        "Written by `cargo xtask bench sharding --python PATH --output docs/benchmarks.md`: {} synthetic cells of 30,000 genes, \
-         of which a cell has a median of {n_seen}, gzipped as AnnData does. Scanpy reads, filters cells and genes, normalises, \
-         takes logarithms and writes without compression; ours reads, filters, permutes and writes zstd. Medians of {} turns.\n\n\
-         | | seconds | peak memory, MB |\n|---|---:|---:|\n\
-         | `shard`, 256 MiB, {N_THREADS} threads | {ours:.1} | {:.0} |\n\
-         | scanpy | {scanpy:.1} | {:.0} |\n\
-         | scanpy to ours | {:.1} | {:.1} |\n\n",
-        options.cells,
-        options.turns,
-        our_peak / 1e6,
-        scanpy_peak / 1e6,
-        scanpy / ours,
-        scanpy_peak / our_peak,
-    ))
+    let mut table = String::from(
+        "| | seconds | to ours | processor seconds | to ours | peak memory, MB | to ours | written, MB |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    let mut of_ours: Option<[f64; 3]> = None;
+    for Side { name, process, seconds, busy, n_bytes } in sides {
+        let [seconds, busy, peak] = [median(seconds), median(busy), process.peak_bytes()?];
+        let ours = *of_ours.get_or_insert([seconds, busy, peak]);
+        let ratio = |value: f64, ours: f64| match name.starts_with("scanpy") {
+            true => format!("{:.1}", value / ours),
+            false => String::new(),
+        };
+        writeln!(
+            table,
+            "| {name} | {seconds:.2} | {} | {busy:.2} | {} | {:.0} | {} | {:.1} |",
+            ratio(seconds, ours[0]),
+            ratio(busy, ours[1]),
+            peak / 1e6,
+            ratio(peak, ours[2]),
+            n_bytes / 1e6
+        )?;
+    }
+    table.push('\n');
+    Ok(table)
 }
 
 fn memory(options: &Options, folder: &Path) -> Result<String> {
@@ -174,7 +247,7 @@ fn memory(options: &Options, folder: &Path) -> Result<String> {
         let peak = |max_memory: &str| -> Result<f64> {
             let mut command = ours()?;
             command.args(["--max-memory", max_memory]);
-            let mut process = with_paths(command, &cells, folder)?;
+            let mut process = with_paths(command, std::slice::from_ref(&cells), folder)?;
             process.seconds()?;
             Ok(process.peak_bytes()? / 1e6)
         };

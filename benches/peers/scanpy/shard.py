@@ -11,13 +11,13 @@ from pathlib import Path
 import scanpy as sc
 
 
-def prepare(cells: Path, out: Path) -> None:
+def prepare(cells: Path, out: Path, compression: str | None) -> None:
     adata = sc.read_h5ad(cells)
     sc.pp.filter_cells(adata, min_genes=200)
     sc.pp.filter_genes(adata, min_cells=3)
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
-    adata.write_h5ad(out)
+    adata.write_h5ad(out, compression=compression)
 
 
 def peak_bytes() -> int:
@@ -28,14 +28,19 @@ def peak_bytes() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cells", type=Path, required=True)
+    parser.add_argument("--cells", type=Path, action="append", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--compression", choices=["gzip"])
     arguments = parser.parse_args()
-    for turn, _ in enumerate(sys.stdin):
-        out = arguments.out / f"{turn}.h5ad"
-        start = time.perf_counter()
-        prepare(arguments.cells, out)
-        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+    out = arguments.out / f"prepared-{arguments.compression}.h5ad"
+    for _ in sys.stdin:
+        start, before = time.perf_counter(), time.process_time()
+        n_bytes = 0
+        for cells in arguments.cells:
+            prepare(cells, out, arguments.compression)
+            n_bytes += out.stat().st_size
+        answer = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - before}
+        print(json.dumps({**answer, "bytes": n_bytes}), flush=True)
         out.unlink()
     print(json.dumps({"peak_bytes": peak_bytes()}), flush=True)
 

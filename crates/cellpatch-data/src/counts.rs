@@ -48,8 +48,21 @@ impl CountBlock {
         (&self.columns[range.clone()], &self.values[range])
     }
 
+    /// Whether there is nothing to sort, to add up or to drop.
+    fn is_tidy(&self) -> bool {
+        let ascend = |columns: &[u32]| {
+            let next = columns.get(1..).unwrap_or_default();
+            columns.iter().zip(next).fold(true, |all, (first, second)| all & (first < second))
+        };
+        self.values.chunks(4096).all(|values| values.iter().fold(true, |all, &value| all & (value != 0.0)))
+            && (0..self.n_cells()).all(|cell| ascend(self.cell(cell).0))
+    }
+
     /// Sorts the columns of every cell, adds up entries of the same column and drops zeros.
     pub(crate) fn tidy(&mut self) {
+        if self.is_tidy() {
+            return;
+        }
         let mut kept = 0;
         let mut start = 0;
         for cell in 0..self.n_cells() {

@@ -70,9 +70,9 @@ impl QualityPass {
             if !keep {
                 continue;
             }
-            for (&column, _) in columns.iter().zip(counts).filter(|&(_, &count)| count > 0.0) {
+            for (&column, &count) in columns.iter().zip(counts) {
                 if let Some(n_cells) = self.cells_per_gene.get_mut(column as usize) {
-                    *n_cells += 1;
+                    *n_cells += usize::from(count > 0.0);
                 }
             }
         }

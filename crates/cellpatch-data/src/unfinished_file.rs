@@ -55,6 +55,14 @@ impl UnfinishedFile {
         self.sibling.as_file().try_clone().map_err(|source| Error::io("write", &self.target, source))
     }
 
+    /// Gives the sibling its name without waiting for the disk: it outlives this process, and maybe not the machine. For
+    /// what is checked when it is read and can be done without.
+    pub(crate) fn commit_unsynced(self) -> Result<()> {
+        let target = self.target;
+        let named = self.sibling.persist(&target);
+        named.map(drop).map_err(|error| Error::io("rename", &target, error.error))
+    }
+
     /// Brings the sibling to the disk and gives it its name.
     pub(crate) fn commit(self) -> Result<()> {
         let Self { target, existing, sibling } = self;

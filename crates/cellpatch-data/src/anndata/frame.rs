@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::h5::{Array, Attribute, Container, Element, Member, ObjectKind, to_f64, to_integer, to_strings};
+use crate::source::CellNames;
 
 use super::column::{Column, ColumnValues};
 use super::labels::Labels;
@@ -91,6 +92,26 @@ impl Frame {
     pub(super) fn index(&self, container: &dyn Container) -> Result<Vec<String>> {
         let index = self.read(container, &self.index)?;
         Ok(index.texts().into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// The row names one after the other. Texts in one array are read a few thousand at a time.
+    pub(super) fn index_names(&self, container: &dyn Container) -> Result<CellNames> {
+        const ROWS: usize = 1 << 12;
+        let name = format!("{}/{}", self.name, self.index);
+        if !self.compound && container.kind(&name)? == Some(ObjectKind::Array) {
+            let mut array = container.array(&name)?;
+            let is_text = matches!(array.element(), Element::VariableText | Element::FixedText { .. });
+            if is_text && array.shape() == [self.n_rows] {
+                let n_rows = self.n_rows;
+                let pieces = (0..n_rows).step_by(ROWS);
+                let pieces = pieces.map(move |start| array.read_texts_of(start, ROWS.min(n_rows - start)));
+                return Ok(Box::new(pieces.flat_map(|texts| match texts {
+                    Ok(texts) => texts.into_iter().map(Ok).collect::<Vec<_>>(),
+                    Err(error) => vec![Err(error)],
+                })));
+            }
+        }
+        Ok(Box::new(self.index(container)?.into_iter().map(Ok)))
     }
 
     /// One column.

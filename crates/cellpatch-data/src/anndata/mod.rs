@@ -24,6 +24,7 @@ pub use obs_matrix::ObsMatrix;
 use crate::error::{Error, Result};
 use crate::h5::{self, Container, ObjectKind};
 use crate::matrix::{self, CountBlocks, Matrix, MatrixInfo, ValueKind};
+use crate::source::CellNames;
 use crate::vocabulary::Gene;
 use frame::Frame;
 
@@ -137,6 +138,11 @@ impl AnnDataFile {
     /// If the index is damaged.
     pub fn cell_ids(&self) -> Result<Vec<String>> {
         self.obs.index(self.container.as_ref())
+    }
+
+    /// The cells' names one after the other, texts read a few thousand at a time.
+    pub(crate) fn cell_names(&self) -> Result<CellNames> {
+        self.obs.index_names(self.container.as_ref())
     }
 
     /// Names of the columns of `obs`, in the file's order.

@@ -6,7 +6,7 @@ use hdf5_pure::Dataset;
 
 use super::Array;
 use super::chunks::OwnChunks;
-use super::element::Element;
+use super::element::{Element, Number};
 use super::heap::Heap;
 use super::pure::reason;
 use super::source::FileSource;
@@ -52,6 +52,24 @@ impl PureArray {
     fn failed(&self, reason: String) -> Error {
         Error::Hdf5 { path: self.path.clone(), dataset: self.name.clone(), reason }
     }
+
+    fn check_rows(&self, start: usize, count: usize) -> Result<()> {
+        let n_rows = self.shape.first().copied().unwrap_or(1);
+        if start.checked_add(count).is_none_or(|end| end > n_rows) {
+            return Err(self.failed(format!("rows {start} to {start} + {count} of {n_rows} were asked for")));
+        }
+        Ok(())
+    }
+
+    fn read_numbers<T: Number>(&mut self, start: usize, numbers: &mut [T]) -> Result<()> {
+        self.check_rows(start, numbers.len())?;
+        if let (Storage::Own(own), &[_]) = (&mut self.storage, &self.shape[..]) {
+            let read = own.read_numbers(&self.source, &self.element, start, numbers);
+            return read.map_err(|reason| self.failed(reason));
+        }
+        let bytes = self.read_rows(start, numbers.len())?;
+        T::decode(&self.element, &bytes, numbers).map_err(|reason| self.failed(reason))
+    }
 }
 
 impl Array for PureArray {
@@ -80,10 +98,7 @@ impl Array for PureArray {
     }
 
     fn read_rows(&mut self, start: usize, count: usize) -> Result<Vec<u8>> {
-        let n_rows = self.shape.first().copied().unwrap_or(1);
-        if start.checked_add(count).is_none_or(|end| end > n_rows) {
-            return Err(self.failed(format!("rows {start} to {start} + {count} of {n_rows} were asked for")));
-        }
+        self.check_rows(start, count)?;
         let expected = count * self.shape.iter().skip(1).product::<usize>() * self.element.size();
         if expected == 0 {
             return Ok(Vec::new());
@@ -97,6 +112,14 @@ impl Array for PureArray {
             return Err(self.failed(format!("{} bytes were read, expected {expected}", bytes.len())));
         }
         Ok(bytes)
+    }
+
+    fn read_positions(&mut self, start: usize, positions: &mut [u32]) -> Result<()> {
+        self.read_numbers(start, positions)
+    }
+
+    fn read_values(&mut self, start: usize, values: &mut [f32]) -> Result<()> {
+        self.read_numbers(start, values)
     }
 
     fn dereference(&mut self, references: &[u8]) -> Result<Vec<String>> {

@@ -1,7 +1,9 @@
-//! Chunks that we decode ourselves because the library does not know their filter.
+//! Chunks that we decode ourselves: because the library does not know their filter, or because several are inflated at once.
 
 use hdf5_pure::Source;
+use rayon::prelude::*;
 
+use super::element::{Element, Number};
 use super::filters;
 use super::source::FileSource;
 
@@ -66,15 +68,56 @@ impl OwnChunks {
         Ok(rows)
     }
 
+    /// Numbers of an array of one dimension, from `start` on; several chunks are decoded at once.
+    pub(super) fn read_numbers<T: Number>(
+        &mut self,
+        source: &FileSource,
+        element: &Element,
+        start: usize,
+        numbers: &mut [T],
+    ) -> Result<(), String> {
+        let chunk_rows = self.chunk[0];
+        let mut pieces = Vec::with_capacity(numbers.len() / chunk_rows + 2);
+        let (mut row, mut rest) = (start, numbers);
+        while !rest.is_empty() {
+            let (index, inside) = (row / chunk_rows, row % chunk_rows);
+            let piece;
+            (piece, rest) = rest.split_at_mut((chunk_rows - inside).min(rest.len()));
+            row += piece.len();
+            pieces.push((index, inside, piece));
+        }
+        let this = &*self;
+        let decode = |(index, inside, piece): (usize, usize, &mut [T])| {
+            let size = element.size();
+            let range = inside * size..(inside + piece.len()) * size;
+            if let Some((_, bytes)) = this.last.as_ref().filter(|(last, _)| *last == index) {
+                return T::decode(element, &bytes[range], piece).map(|()| None);
+            }
+            if this.chunks.get(index).is_none_or(|chunk| chunk.offset[0] != index * chunk_rows) {
+                return Err(format!("the values at row {} are not stored", index * chunk_rows));
+            }
+            let bytes = this.decode(source, index, size)?;
+            T::decode(element, &bytes[range], piece)?;
+            // Where the chunk goes on, so will the next read.
+            Ok((inside + piece.len() < chunk_rows).then_some((index, bytes)))
+        };
+        let decoded: Result<Vec<_>, String> = pieces.into_par_iter().map(decode).collect();
+        if let Some(last) = decoded?.pop().flatten() {
+            self.last = Some(last);
+        }
+        Ok(())
+    }
+
     fn decoded(&mut self, source: &FileSource, index: usize, element_size: usize) -> Result<&[u8], String> {
         if self.last.as_ref().is_none_or(|(last, _)| *last != index) {
-            let chunk = &self.chunks[index];
-            let stored =
-                source.read_exact_at(chunk.address, chunk.size).map_err(|error| error.to_string())?;
-            let bytes =
-                filters::decode(stored, &self.filters, chunk.skipped, element_size, self.chunk_bytes)?;
-            self.last = Some((index, bytes));
+            self.last = Some((index, self.decode(source, index, element_size)?));
         }
         Ok(self.last.as_ref().map_or(&[], |(_, bytes)| bytes.as_slice()))
+    }
+
+    fn decode(&self, source: &FileSource, index: usize, element_size: usize) -> Result<Vec<u8>, String> {
+        let chunk = &self.chunks[index];
+        let stored = source.read_exact_at(chunk.address, chunk.size).map_err(|error| error.to_string())?;
+        filters::decode(stored, &self.filters, chunk.skipped, element_size, self.chunk_bytes)
     }
 }

@@ -131,6 +131,50 @@ pub(crate) fn to_integer(element: &Element, bytes: &[u8]) -> Result<Vec<i64>, St
     })
 }
 
+/// Numbers that matrices are read as.
+pub(crate) trait Number: Copy + Default + Send + 'static {
+    /// Decodes as many elements as `numbers` has room for.
+    fn decode(element: &Element, bytes: &[u8], numbers: &mut [Self]) -> Result<(), String>;
+}
+
+/// Positions: whole numbers from 0 on.
+impl Number for u32 {
+    fn decode(element: &Element, bytes: &[u8], numbers: &mut [Self]) -> Result<(), String> {
+        let refuse = |value: i64| format!("it holds column {value}");
+        if let Element::Integer { size: 4, signed, big_endian: false } = *element {
+            let mut bits = 0;
+            for (number, &bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *number = Self::from_le_bytes(bytes);
+                bits |= *number;
+            }
+            let is_negative = |number: &&Self| signed && **number >> 31 != 0;
+            return match (bits >> 31 != 0).then(|| numbers.iter().find(is_negative)).flatten() {
+                Some(&negative) => Err(refuse(i64::from(negative as i32))),
+                None => Ok(()),
+            };
+        }
+        for (number, value) in numbers.iter_mut().zip(to_integer(element, bytes)?) {
+            *number = Self::try_from(value).map_err(|_| refuse(value))?;
+        }
+        Ok(())
+    }
+}
+
+impl Number for f32 {
+    fn decode(element: &Element, bytes: &[u8], numbers: &mut [Self]) -> Result<(), String> {
+        if let Element::Float { size: 4, big_endian: false } = *element {
+            for (number, &bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *number = Self::from_le_bytes(bytes);
+            }
+            return Ok(());
+        }
+        for (number, value) in numbers.iter_mut().zip(to_f64(element, bytes)?) {
+            *number = value as Self;
+        }
+        Ok(())
+    }
+}
+
 /// Texts of fixed length, without their padding.
 pub(crate) fn to_strings(element: &Element, bytes: &[u8]) -> Result<Vec<String>, String> {
     let Element::FixedText { size, spaces } = *element else {

@@ -62,6 +62,10 @@ pub(crate) trait Array: Send {
     fn rows_per_chunk(&self) -> usize;
     /// The raw little- or big-endian bytes of `count` rows from `start`: exactly those or an error.
     fn read_rows(&mut self, start: usize, count: usize) -> Result<Vec<u8>>;
+    /// Positions from row `start` on, as many as there is room for; only of arrays of one dimension.
+    fn read_positions(&mut self, start: usize, positions: &mut [u32]) -> Result<()>;
+    /// Values from row `start` on, as many as there is room for; only of arrays of one dimension.
+    fn read_values(&mut self, start: usize, values: &mut [f32]) -> Result<()>;
     /// The texts that variable-length references point at.
     fn dereference(&mut self, references: &[u8]) -> Result<Vec<String>>;
 }
@@ -116,15 +120,19 @@ impl dyn Array + '_ {
         let mut start = 0;
         while start < n_rows {
             let count = ROWS.min(n_rows - start);
-            let bytes = self.read_rows(start, count)?;
-            if *self.element() == Element::VariableText {
-                texts.append(&mut self.dereference(&bytes)?);
-            } else {
-                texts.append(&mut to_strings(self.element(), &bytes).map_err(|reason| self.invalid(reason))?);
-            }
+            texts.append(&mut self.read_texts_of(start, count)?);
             start += count;
         }
         Ok(texts)
+    }
+
+    /// Texts of a row range, of fixed or variable length.
+    pub(crate) fn read_texts_of(&mut self, start: usize, count: usize) -> Result<Vec<String>> {
+        let bytes = self.read_rows(start, count)?;
+        match *self.element() == Element::VariableText {
+            true => self.dereference(&bytes),
+            false => to_strings(self.element(), &bytes).map_err(|reason| self.invalid(reason)),
+        }
     }
 }
 

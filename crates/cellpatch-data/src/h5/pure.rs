@@ -170,7 +170,11 @@ impl PureFile {
                 return Err(refuse(format!("{} of its {n_chunks} chunks are stored", chunks.len())));
             }
         }
-        if !ours {
+        let faster = shape.len() == 1
+            && chunks.len() == n_chunks
+            && filters.iter().any(|filter| filter.id == filters::DEFLATE)
+            && filters.iter().all(|filter| filters::FASTER.contains(&filter.id));
+        if !ours && !faster {
             let band: usize =
                 shape.iter().zip(&chunk).skip(1).map(|(&length, &chunk)| length.div_ceil(chunk)).product();
             let bytes = band.saturating_mul(chunk_bytes).clamp(MIN_CACHE_BYTES, MAX_CACHE_BYTES);

@@ -72,14 +72,34 @@ proptest! {
     }
 }
 
-#[test]
-fn batches_are_the_same_for_any_number_of_threads() {
-    let (_folder, set) = shards(300);
-    let set = Arc::new(set);
-    let reference = collect(&loader(&set, &all(&set), &LoaderOptions { threads: 1, ..small() }), 1, 0);
-    for threads in [2, 3, 8] {
-        let options = LoaderOptions { threads, prefetch: threads, ..small() };
-        assert_eq!(collect(&loader(&set, &all(&set), &options), 1, 0), reference);
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn batches_are_the_same_for_any_number_of_threads_and_after_any_step(
+        n_cells in 1usize..400,
+        batch_size in 1usize..50,
+        window_cells in 1usize..200,
+        length_buckets in any::<bool>(),
+        seed in any::<u64>(),
+        epoch in 0u64..1000,
+        resumed_at in 0.0f64..1.0,
+    ) {
+        let (_folder, set) = shards(n_cells);
+        let set = Arc::new(set);
+        let options = LoaderOptions { batch_size, window_cells, length_buckets, seed, ..small() };
+        let on = |threads: usize, first_batch: usize| {
+            let options = LoaderOptions { threads, prefetch: threads, ..options.clone() };
+            collect(&loader(&set, &all(&set), &options), epoch, first_batch)
+        };
+        // Cells, genes, masks, targets and their order: all that a batch is.
+        let reference = on(1, 0);
+        prop_assert_eq!(reference.len(), n_cells.div_ceil(batch_size));
+        let first = (resumed_at * reference.len() as f64) as usize;
+        for threads in [1, 2, 8] {
+            prop_assert_eq!(&on(threads, 0), &reference, "{} threads", threads);
+            prop_assert_eq!(&on(threads, first)[..], &reference[first..], "{} threads, from {}", threads, first);
+        }
     }
 }
 

@@ -171,21 +171,10 @@ fn sparse_rows(
         stop = next;
         block.offsets.push(stop - start);
     }
-    block.columns.reserve_exact(stop - start);
-    block.values.reserve_exact(stop - start);
-    while start + block.columns.len() < stop {
-        let from = start + block.columns.len();
-        let count = PIECE.min(stop - from);
-        for column in sparse.indices.read_integers(from, count)? {
-            let column = u32::try_from(column).map_err(|_| {
-                sparse
-                    .indices
-                    .invalid(format!("it holds column {column} between entries {from} and {}", from + count))
-            })?;
-            block.columns.push(column);
-        }
-        block.values.extend(sparse.data.read_numbers(from, count)?.into_iter().map(|value| value as f32));
-    }
+    block.columns = vec![0; stop - start];
+    block.values = vec![0.0; stop - start];
+    sparse.indices.read_positions(start, &mut block.columns)?;
+    sparse.data.read_values(start, &mut block.values)?;
     Ok(block)
 }
 

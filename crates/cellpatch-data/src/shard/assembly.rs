@@ -2,16 +2,16 @@
 
 use std::{fs, path::Path};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
     SOURCES_FILE, VOCABULARY_FILE,
     balance::{KeyCounts, KeyRanges},
-    encode::{self, CellEncoder},
-    feed::{Categories, Feed, Plan, SpillTarget},
+    encode::{self, CellEncoder, FileCells, write_error},
+    feed::{Categories, Feed, Plan, SpillTarget, block_bytes, one_ahead},
     folder::{UnfinishedFolder, cell_file_name},
     job::Job,
+    kept::HeldCells,
     manifest::{CellFile, Manifest, QualityCounts, SourceEntry, StoredValues},
     options::{ShardOptions, ShardProgress, ShardStage},
     reader::ShardSet,
@@ -24,6 +24,11 @@ use crate::error::{Error, Result};
 const TYPICAL_ID_BYTES: usize = 32;
 /// Buckets at most; beyond it they grow.
 const MAX_BUCKETS: usize = 4096;
+/// Bytes of a gene and its count once they are encoded, at most, and of what encodes a row group.
+const ENCODED_BYTES: f64 = 2.0;
+const ENCODER_BYTES: f64 = (4 << 20) as f64;
+/// Row groups encoded at a time, however little memory there is: one for each of two cores, and one that is written.
+const MIN_AHEAD: usize = 3;
 /// Where the second pass notes how far it is.
 const SPILL_FILE: &str = "spill.json";
 
@@ -52,7 +57,6 @@ struct Spilled {
     /// The buckets that have cells, and the files they are.
     buckets: Vec<(usize, BucketMark)>,
     layout: SpillLayout,
-    values: StoredValues,
     categories: Vec<Vec<String>>,
 }
 
@@ -72,12 +76,41 @@ impl Assembly<'_> {
         if counts.n_cells() == 0 && plan.part.is_none() {
             return Err(nothing(n_read > 0));
         }
-        let spilled = self.spill(feed, &mut plan, &counts)?;
-        let n_written: u64 = plan.sources.iter().map(|source| source.n_cells_written).sum();
+        let layout =
+            SpillLayout { n_labels: self.columns.len(), counts_u16: plan.values == StoredValues::CountsU16 };
+        let n_buckets = n_buckets(&plan.sources, counts.n_cells(), layout, self.options.max_memory);
+        let ranges = counts.ranges(n_buckets);
+        let all_columns = self.columns.clone();
+        let target = SpillTarget {
+            seed: self.options.seed,
+            values: plan.values,
+            columns: &all_columns,
+            block_bytes: block_bytes(self.options.max_memory),
+        };
+        let mut categories = vec![Categories::default(); all_columns.len()];
+        let held = feed.held(&target, &mut categories)?;
+        let spilled = match &held {
+            Some(cells) => {
+                add_cells(&mut plan.sources, cells.n_cells());
+                None
+            }
+            None => Some(self.spill(feed, &mut plan, &target, layout, &ranges)?),
+        };
+        let n_written = plan.sources.iter().map(|source| source.n_cells_written).sum::<u64>() as usize;
         if n_written == 0 && plan.part.is_none() {
             return Err(nothing(true));
         }
-        let files = self.encode(&plan.sources, &spilled, n_written as usize)?;
+        let files = match (held, spilled) {
+            (Some(cells), _) => {
+                let encoder = self.encoder(&plan, categories.into_iter().map(|column| column.names))?;
+                self.encode_held(&encoder, &cells, &ranges, n_written)?
+            }
+            (None, Some(spilled)) => {
+                let encoder = self.encoder(&plan, spilled.categories.iter().cloned())?;
+                self.encode(&encoder, &spilled, n_written)?
+            }
+            (None, None) => Vec::new(),
+        };
         let mut manifest = self.manifest(plan, files, job)?;
         let set = ShardSet::of(self.folder.work().to_path_buf(), manifest.clone())?;
         manifest.shared_cells = set.shared_cells(self.options.max_memory / 4)?;
@@ -115,32 +148,29 @@ impl Assembly<'_> {
     }
 
     /// Puts every cell in the bucket of its random key, from where an interrupted run stopped.
-    fn spill(&mut self, feed: &dyn Feed, plan: &mut Plan, counts: &KeyCounts) -> Result<Spilled> {
+    fn spill(
+        &mut self,
+        feed: &dyn Feed,
+        plan: &mut Plan,
+        target: &SpillTarget<'_>,
+        layout: SpillLayout,
+        ranges: &KeyRanges,
+    ) -> Result<Spilled> {
         let Self { options, columns, folder, progress } = self;
-        let layout =
-            SpillLayout { n_labels: columns.len(), counts_u16: plan.values == StoredValues::CountsU16 };
-        let n_buckets = n_buckets(&plan.sources, counts.n_cells(), layout, options.max_memory);
-        let ranges = counts.ranges(n_buckets);
-        let mut state = begun(folder, &ranges, plan, feed.n_inputs()).unwrap_or_default();
+        let mut state = begun(folder, ranges, plan, feed.n_inputs()).unwrap_or_default();
         let mut buckets = None;
         if state.n_inputs < feed.n_inputs() {
             let memory = options.max_memory / 8;
-            let resumed = Buckets::resume(folder.work(), &ranges, memory, layout, &state.buckets)?;
+            let resumed = Buckets::resume(folder.work(), ranges, memory, layout, &state.buckets)?;
             if resumed.is_none() {
                 state = SpillState::default();
             }
-            let fresh = || Buckets::new(folder.work(), &ranges, memory, layout);
+            let fresh = || Buckets::new(folder.work(), ranges, memory, layout);
             buckets = Some(resumed.map_or_else(fresh, Ok)?);
         }
         state.categories.resize(columns.len(), Vec::new());
         state.cells.resize(plan.sources.len(), (0, 0));
         let mut categories: Vec<Categories> = state.categories.drain(..).map(Categories::of).collect();
-        let target = SpillTarget {
-            seed: options.seed,
-            values: plan.values,
-            columns,
-            block_bytes: options.max_memory / 16,
-        };
         let total = (0..feed.n_inputs()).map(|input| feed.n_cells(input)).sum();
         let mut done = (0..state.n_inputs).map(|input| feed.n_cells(input)).sum();
         for input in state.n_inputs..feed.n_inputs() {
@@ -159,59 +189,85 @@ impl Assembly<'_> {
                 done += n_cells;
                 progress(ShardProgress { stage: ShardStage::Permute, done, total });
             };
-            feed.spill(input, &target, &mut categories, &mut spill, &mut observe)?;
+            feed.spill(input, target, &mut categories, &mut spill, &mut observe)?;
             state.n_inputs = input + 1;
             state.buckets = buckets.marks()?;
             state.categories = categories.iter().map(|column| column.names.clone()).collect();
             folder.save(SPILL_FILE, &state)?;
         }
-        for (source, &(n_written, n_without_genes)) in plan.sources.iter_mut().zip(&state.cells) {
-            source.n_cells_written = n_written;
-            source.n_cells_without_genes += n_without_genes;
-        }
+        add_cells(&mut plan.sources, &state.cells);
         let buckets = state.buckets.into_iter().enumerate().filter(|(_, mark)| mark.bytes > 0).collect();
         let categories = categories.into_iter().map(|column| column.names).collect();
-        Ok(Spilled { buckets, layout, values: plan.values, categories })
+        Ok(Spilled { buckets, layout, categories })
     }
 
-    /// Turns every bucket into a Parquet file, two at a time: more would exceed the memory that was granted.
-    fn encode(&mut self, sources: &[SourceEntry], spilled: &Spilled, total: usize) -> Result<Vec<CellFile>> {
-        let names = self.columns.iter().map(String::as_str);
-        let categories = spilled.categories.iter().map(|names| names.iter().map(String::as_str).collect());
-        let columns: Vec<(&str, Vec<&str>)> = names.zip(categories).collect();
-        let sources = sources.iter().map(|source| source.name.as_str());
-        let encoder = CellEncoder::new(spilled.values, self.options.row_group_cells, sources, &columns);
-        let folder = &self.folder;
-        let encode = |index: usize| {
-            let (bucket, mark) = spilled.buckets[index];
+    /// - `categories`: of each column
+    fn encoder(&self, plan: &Plan, categories: impl Iterator<Item = Vec<String>>) -> Result<CellEncoder> {
+        let categories: Vec<Vec<String>> = categories.collect();
+        let columns = self.columns.iter().zip(&categories);
+        let columns: Vec<(&str, Vec<&str>)> = columns
+            .map(|(name, names)| (name.as_str(), names.iter().map(String::as_str).collect()))
+            .collect();
+        let sources = plan.sources.iter().map(|source| source.name.as_str());
+        let group_bytes = self.options.row_group_cells as f64 * genes_a_cell(&plan.sources) * ENCODED_BYTES;
+        let n_ahead = (self.options.max_memory / 4) as f64 / (group_bytes + ENCODER_BYTES);
+        let n_ahead = (n_ahead as usize).max(MIN_AHEAD);
+        CellEncoder::new(plan.values, self.options.row_group_cells, n_ahead, sources, &columns)
+            .map_err(|error| write_error(self.folder.work(), error))
+    }
+
+    /// Writes the files that [`encode`](Self::encode) would make of buckets, from memory.
+    fn encode_held(
+        &mut self,
+        encoder: &CellEncoder,
+        cells: &HeldCells<'_>,
+        ranges: &KeyRanges,
+        total: usize,
+    ) -> Result<Vec<CellFile>> {
+        let files = cells.ranges(|key| ranges.position(key)).into_iter().enumerate();
+        let files = files.map(|(index, cells)| FileCells { name: cell_file_name(index), cells });
+        let files: Vec<FileCells> = files.collect();
+        let mut done = 0;
+        encoder.write(cells, self.folder.work(), &files, |n_cells| {
+            done += n_cells;
+            (self.progress)(ShardProgress { stage: ShardStage::Write, done, total });
+        })
+    }
+
+    /// Turns every bucket into a Parquet file; the next is read meanwhile.
+    fn encode(&mut self, encoder: &CellEncoder, spilled: &Spilled, total: usize) -> Result<Vec<CellFile>> {
+        let Self { folder, progress, .. } = self;
+        let folder = &*folder;
+        let mut files: Vec<CellFile> = Vec::with_capacity(spilled.buckets.len());
+        let mut done = 0;
+        let buckets = spilled.buckets.iter().enumerate().map(|(index, &(bucket, mark))| {
             let path = bucket_path(folder.work(), bucket);
-            let file = match encoded(folder, index) {
-                Some(file) => file,
+            match encoded(folder, index) {
+                Some(file) => Ok((index, path, None, Some(file))),
                 None => {
-                    let cells = Bucket::read(&path, spilled.layout, mark)?;
-                    let file = encoder.write(&cells, folder.work(), cell_file_name(index))?;
-                    folder.save(&encoded_name(index), &file)?;
-                    file
+                    Bucket::read(&path, spilled.layout, mark).map(|cells| (index, path, Some(cells), None))
                 }
-            };
+            }
+        });
+        one_ahead(buckets, |bucket| {
+            let (index, path, cells, mut file) = bucket?;
+            if let Some(cells) = cells {
+                let name = cell_file_name(index);
+                let whole = [FileCells { name, cells: 0..cells.n_cells() }];
+                file = encoder.write(&cells, folder.work(), &whole, |_| {})?.pop();
+                folder.save(&encoded_name(index), &file)?;
+            }
+            done += file.as_ref().map_or(0, CellFile::n_cells) as usize;
+            files.extend(file);
             // Only now can it not be needed any more.
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Error::io("remove", &path, source))
+                    return Err(Error::io("remove", &path, source));
                 }
-                _ => Ok(file),
+                _ => progress(ShardProgress { stage: ShardStage::Write, done, total }),
             }
-        };
-        let mut files: Vec<CellFile> = Vec::with_capacity(spilled.buckets.len());
-        let mut done = 0;
-        while files.len() < spilled.buckets.len() {
-            let end = (files.len() + 2).min(spilled.buckets.len());
-            let pair: Result<Vec<CellFile>> = (files.len()..end).into_par_iter().map(encode).collect();
-            let pair = pair?;
-            done += pair.iter().map(CellFile::n_cells).sum::<u64>() as usize;
-            files.extend(pair);
-            (self.progress)(ShardProgress { stage: ShardStage::Write, done, total });
-        }
+            Ok(())
+        })?;
         Ok(files)
     }
 
@@ -255,6 +311,14 @@ impl Assembly<'_> {
     }
 }
 
+/// Notes how many cells of each source were written, and how many left out for want of genes.
+fn add_cells(sources: &mut [SourceEntry], cells: &[(u64, u64)]) {
+    for (source, &(n_written, n_without_genes)) in sources.iter_mut().zip(cells) {
+        source.n_cells_written = n_written;
+        source.n_cells_without_genes += n_without_genes;
+    }
+}
+
 /// How far an interrupted run's second pass was, if it noted that.
 fn begun(folder: &UnfinishedFolder, ranges: &KeyRanges, plan: &Plan, n_inputs: usize) -> Option<SpillState> {
     let state: SpillState = folder.load(SPILL_FILE)?;
@@ -277,9 +341,14 @@ fn encoded_name(index: usize) -> String {
 
 /// So many buckets that one takes a quarter of the memory.
 fn n_buckets(sources: &[SourceEntry], n_cells: u64, layout: SpillLayout, max_memory: usize) -> usize {
+    let cell_bytes =
+        layout.cell_bytes(TYPICAL_ID_BYTES) as f64 + genes_a_cell(sources) * layout.gene_bytes() as f64;
+    ((n_cells as f64 * cell_bytes / (max_memory as f64 / 4.0)).ceil() as usize).clamp(1, MAX_BUCKETS)
+}
+
+/// Genes of a cell, on average over all that passed quality control.
+fn genes_a_cell(sources: &[SourceEntry]) -> f64 {
     let n_values: u64 = sources.iter().map(|source| source.n_values).sum();
     let n_kept: u64 = sources.iter().map(|source| source.n_cells_kept).sum();
-    let genes_a_cell = n_values as f64 / n_kept.max(1) as f64;
-    let cell_bytes = layout.cell_bytes(TYPICAL_ID_BYTES) as f64 + genes_a_cell * layout.gene_bytes() as f64;
-    ((n_cells as f64 * cell_bytes / (max_memory as f64 / 4.0)).ceil() as usize).clamp(1, MAX_BUCKETS)
+    n_values as f64 / n_kept.max(1) as f64
 }

@@ -1,65 +1,95 @@
-//! From a bucket of cells to a Parquet file.
+//! From cells in their final order to Parquet files.
 
 use std::{
     fs::File,
-    io::{BufWriter, Seek, SeekFrom, Write},
-    path::Path,
+    io::{BufWriter, Write},
+    ops::Range,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arrow::{
     array::{
         ArrayRef, DictionaryArray, Float32Array, Float64Array, Int32Array, ListArray, RecordBatch,
-        StringArray, UInt16Array, UInt32Array,
+        StringArray, UInt32Array,
     },
-    buffer::{OffsetBuffer, ScalarBuffer},
+    buffer::{Buffer, OffsetBuffer, ScalarBuffer},
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
 };
 use parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, Encoding, ZstdLevel},
-    file::{
-        metadata::{ColumnChunkMetaData, RowGroupMetaData},
-        properties::{EnabledStatistics, WriterProperties},
+    arrow::{
+        ArrowWriter,
+        arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
     },
-    schema::types::ColumnPath,
+    basic::{Compression, Encoding, ZstdLevel},
+    errors::ParquetError,
+    file::{
+        properties::{EnabledStatistics, WriterProperties},
+        writer::SerializedFileWriter,
+    },
+    schema::types::{ColumnPath, SchemaDescriptor},
 };
 use sha2::{Digest, Sha256};
 
 use super::{
     column,
-    folder::{hash, hash_file, hex},
+    folder::{hash_file, hex},
+    in_order::in_order,
     manifest::{CellFile, RowGroupEntry, SideFile, StoredValues},
+    pages::{Chunk, Dictionary, ListColumn, write_deltas},
+    piece::{Counts, OrderedCells, Piece},
     reader::bad_file,
-    spill::{Bucket, BucketCell},
 };
 use crate::error::{Error, Result};
 
+/// Of the light columns.
 const ZSTD_LEVEL: i32 = 3;
-/// Cells that become Arrow arrays at a time: only their compressed pages wait for the row group to be complete.
-const PIECE_CELLS: usize = 256;
+/// Cells of a page of genes and one of counts.
+const PAGE_CELLS: usize = 128;
+/// Where the columns of lists are among all.
+const GENES_LEAF: usize = 0;
+const COUNTS_LEAF: usize = 1;
 
 /// What all cell files of a set have in common.
-#[derive(Debug)]
 pub(super) struct CellEncoder {
     schema: SchemaRef,
     values: StoredValues,
     row_group_cells: usize,
+    /// Row groups in memory at a time.
+    n_ahead: usize,
     sources: ArrayRef,
     /// Categories of each `obs` column, in its order.
     categories: Vec<ArrayRef>,
+    columns: SchemaDescriptor,
+    writers: ArrowRowGroupWriterFactory,
+}
+
+/// Cells of one file, and its name.
+pub(super) struct FileCells {
+    pub(super) name: String,
+    pub(super) cells: Range<usize>,
+}
+
+/// The columns of a row group, encoded and compressed.
+struct EncodedGroup {
+    genes: Chunk,
+    /// Counts of 16 bits; others are among `light`.
+    counts: Option<Chunk>,
+    light: Vec<ArrowColumnChunk>,
 }
 
 impl CellEncoder {
     /// - `sources`: names of all sources
     /// - `obs_columns`: names of the columns and all their categories
+    /// - `n_ahead`: row groups in memory at a time, at most
     pub(super) fn new<'a>(
         values: StoredValues,
         row_group_cells: usize,
+        n_ahead: usize,
         sources: impl Iterator<Item = &'a str>,
         obs_columns: &[(&str, Vec<&str>)],
-    ) -> Self {
+    ) -> Result<Self, ParquetError> {
         let count_type = match values {
             StoredValues::CountsU16 => DataType::UInt16,
             StoredValues::CountsF32 | StoredValues::Log1pF32 => DataType::Float32,
@@ -76,68 +106,143 @@ impl CellEncoder {
         ];
         fields.extend(obs_columns.iter().map(|(name, _)| Field::new(*name, dictionary(), true)));
         let texts = |texts: &Vec<&str>| Arc::new(StringArray::from_iter_values(texts)) as ArrayRef;
-        Self {
-            schema: Arc::new(Schema::new(fields)),
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
+        // A file that is never written knows what all have in common.
+        let (file, writers) =
+            ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(cell_properties(row_group_cells)))?
+                .into_serialized_writer()?;
+        Ok(Self {
+            columns: file.schema_descr().clone(),
+            writers,
+            schema,
             values,
             row_group_cells,
+            n_ahead,
             sources: Arc::new(StringArray::from_iter_values(sources)),
             categories: obs_columns.iter().map(|(_, categories)| texts(categories)).collect(),
-        }
+        })
     }
 
-    /// Writes all cells of a bucket.
-    pub(super) fn write(&self, bucket: &Bucket, folder: &Path, name: String) -> Result<CellFile> {
-        let path = folder.join(&name);
-        let path_of = |column: &str| ColumnPath::from(vec![column.into(), "list".into(), "element".into()]);
-        // The library's defaults would put ids in dictionaries, keep statistics of every list and pack 1,048,576 cells
-        // in a row group. Ids ascend, so their differences are small; counts are few and repeat.
-        let properties = properties()
-            .set_max_row_group_row_count(Some(self.row_group_cells))
-            .set_column_dictionary_enabled(path_of(column::GENES), false)
-            .set_column_encoding(path_of(column::GENES), Encoding::DELTA_BINARY_PACKED)
-            .set_column_dictionary_enabled(ColumnPath::from(column::CELL_ID), false)
-            .set_column_dictionary_enabled(ColumnPath::from(column::SOURCE_ROW), false)
-            .build();
-        let mut writer = ParquetFile::create(&path, &self.schema, properties)?;
-        let mut sizes = Vec::new();
-        for start in (0..bucket.n_cells()).step_by(self.row_group_cells) {
-            let end = (start + self.row_group_cells).min(bucket.n_cells());
-            for piece in (start..end).step_by(PIECE_CELLS) {
-                let cells: Vec<BucketCell<'_>> =
-                    bucket.cells(piece..(piece + PIECE_CELLS).min(end)).collect();
-                writer.write(&self.batch(&cells).map_err(|error| bad_file(&path, error.to_string()))?)?;
+    /// Writes files of cells: row groups are encoded several at a time, and written in their order.
+    pub(super) fn write(
+        &self,
+        cells: &dyn OrderedCells,
+        folder: &Path,
+        files: &[FileCells],
+        mut observe: impl FnMut(usize),
+    ) -> Result<Vec<CellFile>> {
+        let groups = files.iter().flat_map(|file| {
+            let starts = file.cells.clone().step_by(self.row_group_cells);
+            starts.map(move |start| (file, start..(start + self.row_group_cells).min(file.cells.end)))
+        });
+        let groups: Vec<(&FileCells, Range<usize>)> = groups.collect();
+        let path = |file: &FileCells| folder.join(&file.name);
+        let encode = |index: usize| {
+            let (file, range) = &groups[index];
+            self.encode(cells, range.clone()).map_err(|error| write_error(&path(file), error))
+        };
+        std::thread::scope(|scope| {
+            let mut finished = Vec::new();
+            let mut open: Option<ParquetFile> = None;
+            in_order(groups.len(), self.n_ahead, encode, |index, group: EncodedGroup| {
+                let (file, range) = &groups[index];
+                if range.start == file.cells.start {
+                    let properties = cell_properties(self.row_group_cells);
+                    open = Some(ParquetFile::create(path(file), &self.schema, properties)?);
+                }
+                let Some(writer) = &mut open else { return Ok(()) };
+                writer.append(group, range.len())?;
+                observe(range.len());
+                if range.end == file.cells.end
+                    && let Some(writer) = open.take()
+                {
+                    // The disk takes its time; meanwhile the next file is written.
+                    finished.push(scope.spawn(move || writer.finish()));
+                }
+                Ok(())
+            })?;
+            let files = finished.into_iter().zip(files).map(|(finished, file)| {
+                let panicked = |_| Error::io("write", path(file), std::io::Error::other("a thread panicked"));
+                Ok(finished.join().map_err(panicked)??.entry(file.name.clone()))
+            });
+            files.collect()
+        })
+    }
+
+    fn encode(&self, cells: &dyn OrderedCells, range: Range<usize>) -> Result<EncodedGroup, ParquetError> {
+        let mut writers = self.writers.create_column_writers(0)?;
+        let light = writers.split_off(COUNTS_LEAF + 1);
+        let mut genes = ListColumn::new(self.columns.column(GENES_LEAF), Encoding::DELTA_BINARY_PACKED)?;
+        let mut counts = ListColumn::new(self.columns.column(COUNTS_LEAF), Encoding::RLE_DICTIONARY)?;
+        let mut dictionary = Dictionary::new();
+        let mut fractions = writers.pop();
+        let mut piece = Piece::new(self.values, self.categories.len());
+        for start in range.clone().step_by(PAGE_CELLS) {
+            let n_before = piece.n_genes.len();
+            cells.gather(start..(start + PAGE_CELLS).min(range.end), &mut piece);
+            let lengths = &piece.n_genes[n_before..];
+            genes.push(lengths, |body| write_deltas(&piece.genes, body))?;
+            match &piece.counts {
+                Counts::U16(numbers) => counts.push(lengths, |body| dictionary.write(numbers, body))?,
+                Counts::F32(numbers) => {
+                    let numbers = Arc::new(Float32Array::from(numbers.clone()));
+                    let field = self.schema.field(COUNTS_LEAF);
+                    write_leaf(fractions.as_mut(), field, &list(lengths, numbers)?)?;
+                }
             }
-            writer.end_row_group()?;
-            sizes.push((end - start) as u32);
+            piece.clear_genes();
         }
-        let written = writer.finish()?;
-        describe(&path, name, &sizes, &written)
-    }
-
-    fn batch(&self, cells: &[BucketCell<'_>]) -> Result<RecordBatch, ArrowError> {
-        let n_genes: Vec<u32> = cells.iter().map(|cell| cell.n_genes() as u32).collect();
-        let genes: Vec<u32> = concat(cells, BucketCell::genes);
-        let counts: ArrayRef = match self.values {
-            StoredValues::CountsU16 => Arc::new(UInt16Array::from(concat(cells, BucketCell::counts_u16))),
-            StoredValues::CountsF32 | StoredValues::Log1pF32 => {
-                Arc::new(Float32Array::from(concat(cells, BucketCell::counts_f32)))
+        let mut chunks = Vec::with_capacity(light.len() + 1);
+        let counts = match &piece.counts {
+            Counts::U16(_) => Some(counts.finish(Some(dictionary.numbers()))?),
+            Counts::F32(_) => {
+                chunks.extend(fractions.map(ArrowColumnWriter::close).transpose()?);
+                None
             }
         };
-        let sources = cells.iter().map(|cell| Some(cell.source));
-        let mut columns: Vec<ArrayRef> = vec![
-            list(&n_genes, Arc::new(UInt32Array::from(genes)))?,
-            list(&n_genes, counts)?,
-            Arc::new(Float64Array::from_iter_values(cells.iter().map(|cell| cell.total_counts))),
-            Arc::new(UInt32Array::from(n_genes)),
-            Arc::new(StringArray::from_iter_values(cells.iter().map(|cell| cell.cell_id))),
-            dictionary(sources, &self.sources)?,
-            Arc::new(UInt32Array::from_iter_values(cells.iter().map(|cell| cell.row))),
-        ];
-        for (index, categories) in self.categories.iter().enumerate() {
-            columns.push(dictionary(cells.iter().map(|cell| cell.label(index)), categories)?);
+        let fields = self.schema.fields().iter().skip(COUNTS_LEAF + 1);
+        for ((mut writer, field), array) in light.into_iter().zip(fields).zip(self.light_columns(piece)?) {
+            write_leaf(Some(&mut writer), field, &array)?;
+            chunks.push(writer.close()?);
         }
-        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+        Ok(EncodedGroup { genes: genes.finish(None)?, counts, light: chunks })
     }
+
+    /// All columns but the lists.
+    fn light_columns(&self, piece: Piece) -> Result<Vec<ArrayRef>, ArrowError> {
+        let ends = OffsetBuffer::new(ScalarBuffer::from(piece.name_ends));
+        let names = StringArray::try_new(ends, Buffer::from_vec(piece.names.into_bytes()), None)?;
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Float64Array::from(piece.total_counts)),
+            Arc::new(UInt32Array::from(piece.n_genes)),
+            Arc::new(names),
+            dictionary(piece.sources.into_iter().map(Some), &self.sources)?,
+            Arc::new(UInt32Array::from(piece.rows)),
+        ];
+        for (codes, categories) in piece.labels.into_iter().zip(&self.categories) {
+            columns.push(dictionary(codes.into_iter(), categories)?);
+        }
+        Ok(columns)
+    }
+}
+
+fn write_leaf(
+    writer: Option<&mut ArrowColumnWriter>,
+    field: &Field,
+    array: &ArrayRef,
+) -> Result<(), ParquetError> {
+    let Some(writer) = writer else { return Ok(()) };
+    compute_leaves(field, array)?.iter().try_for_each(|leaf| writer.write(leaf))
+}
+
+/// The library's defaults would put ids in dictionaries, keep statistics of every list and pack 1,048,576 cells in a row
+/// group.
+fn cell_properties(row_group_cells: usize) -> WriterProperties {
+    properties()
+        .set_max_row_group_row_count(Some(row_group_cells))
+        .set_column_dictionary_enabled(ColumnPath::from(column::CELL_ID), false)
+        .set_column_dictionary_enabled(ColumnPath::from(column::SOURCE_ROW), false)
+        .build()
 }
 
 /// Writes `sources.parquet`: one row a source, with its name and the tokens it measured, ascending.
@@ -152,9 +257,12 @@ pub(super) fn write_sources(path: &Path, names: &[&str], measured: &[Vec<u32>]) 
         RecordBatch::try_new(Arc::clone(&schema), vec![names, tokens])
     });
     let batch = batch.map_err(|error| bad_file(path, error.to_string()))?;
-    let mut writer = ParquetFile::create(path, &schema, properties().build())?;
-    writer.write(&batch)?;
-    writer.finish().map(|_| ())
+    let file = File::create(path).map_err(|source| Error::io("create", path, source))?;
+    let written = ArrowWriter::try_new(file, schema, Some(properties().build())).and_then(|mut writer| {
+        writer.write(&batch)?;
+        writer.close()
+    });
+    written.map(drop).map_err(|error| write_error(path, error))
 }
 
 /// Size and checksum of a finished file, which is also made durable.
@@ -179,15 +287,6 @@ pub(crate) fn element(data_type: DataType) -> Arc<Field> {
     Arc::new(Field::new("element", data_type, false))
 }
 
-fn concat<'a, T, I: Iterator<Item = T>>(
-    cells: &'a [BucketCell<'a>],
-    of: impl Fn(&'a BucketCell<'a>) -> I,
-) -> Vec<T> {
-    let mut values = Vec::with_capacity(cells.iter().map(BucketCell::n_genes).sum());
-    cells.iter().for_each(|cell| values.extend(of(cell)));
-    values
-}
-
 fn list(lengths: &[u32], values: ArrayRef) -> Result<ArrayRef, ArrowError> {
     let mut end = 0i64;
     let ends = lengths.iter().map(|&length| {
@@ -209,75 +308,75 @@ fn dictionary(
     Ok(Arc::new(DictionaryArray::try_new(keys, Arc::clone(categories))?))
 }
 
+/// A Parquet file whose checksums are taken while it is written.
+struct ParquetFile {
+    path: PathBuf,
+    writer: SerializedFileWriter<HashingFile>,
+    groups: Vec<RowGroupEntry>,
+}
+
 /// What a finished file is.
 struct Written {
     bytes: u64,
     sha256: String,
-    /// Start and end of each row group.
-    row_groups: Vec<(u64, u64)>,
+    footer_sha256: String,
+    row_groups: Vec<RowGroupEntry>,
 }
 
-/// The manifest's entry of a file; reads it once more for the checksums of its parts.
-fn describe(path: &Path, name: String, sizes: &[u32], written: &Written) -> Result<CellFile> {
-    let fail = |source| Error::io("read", path, source);
-    let mut file = File::open(path).map_err(fail)?;
-    let mut hash_range = |start: u64, end: u64| -> Result<String> {
-        file.seek(SeekFrom::Start(start)).map_err(fail)?;
-        Ok(hash(&mut file, end - start).map_err(fail)?.1)
-    };
-    let mut row_groups = Vec::with_capacity(sizes.len());
-    for (&n_cells, &(start, end)) in sizes.iter().zip(&written.row_groups) {
-        row_groups.push(RowGroupEntry {
-            n_cells,
-            start,
-            bytes: end - start,
-            sha256: hash_range(start, end)?,
+impl Written {
+    fn entry(self, name: String) -> CellFile {
+        let Self { bytes, sha256, footer_sha256, row_groups } = self;
+        CellFile { name, bytes, sha256, footer_sha256, row_groups }
+    }
+}
+
+impl ParquetFile {
+    fn create(path: PathBuf, schema: &SchemaRef, properties: WriterProperties) -> Result<Self> {
+        let file = File::create(&path).map_err(|source| Error::io("create", &path, source))?;
+        let file = BufWriter::with_capacity(1 << 18, file);
+        let file = HashingFile { file, whole: Sha256::new(), part: Sha256::new(), part_start: 0, n_bytes: 0 };
+        let opened = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).and_then(|writer| {
+            let (mut writer, _) = writer.into_serialized_writer()?;
+            // The magic number is not of the first row group.
+            writer.flush()?;
+            writer.inner_mut().end_part();
+            Ok(writer)
         });
-    }
-    let footer_start = written.row_groups.last().map_or(0, |&(_, end)| end);
-    let footer_sha256 = hash_range(footer_start, written.bytes)?;
-    Ok(CellFile { name, bytes: written.bytes, sha256: written.sha256.clone(), footer_sha256, row_groups })
-}
-
-/// A Parquet file whose checksum is taken while it is written.
-struct ParquetFile<'a> {
-    path: &'a Path,
-    writer: ArrowWriter<HashingFile>,
-}
-
-impl<'a> ParquetFile<'a> {
-    fn create(path: &'a Path, schema: &SchemaRef, properties: WriterProperties) -> Result<Self> {
-        let file = File::create(path).map_err(|source| Error::io("create", path, source))?;
-        let file =
-            HashingFile { file: BufWriter::with_capacity(1 << 18, file), hasher: Sha256::new(), n_bytes: 0 };
-        let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties));
-        Ok(Self { path, writer: writer.map_err(|error| write_error(path, error))? })
+        let writer = opened.map_err(|error| write_error(&path, error))?;
+        Ok(Self { path, writer, groups: Vec::new() })
     }
 
-    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.writer.write(batch).map_err(|error| write_error(self.path, error))
-    }
-
-    fn end_row_group(&mut self) -> Result<()> {
-        self.writer.flush().map_err(|error| write_error(self.path, error))
+    fn append(&mut self, group: EncodedGroup, n_cells: usize) -> Result<()> {
+        let EncodedGroup { genes, counts, light } = group;
+        let writer = &mut self.writer;
+        let appended = || -> Result<(), ParquetError> {
+            let mut group = writer.next_row_group()?;
+            for (pages, close) in [Some(genes), counts].into_iter().flatten() {
+                group.append_column(&pages, close)?;
+            }
+            light.into_iter().try_for_each(|chunk| chunk.append_to_row_group(&mut group))?;
+            group.close()?;
+            Ok(writer.flush()?)
+        };
+        appended().map_err(|error| write_error(&self.path, error))?;
+        let (start, bytes, sha256) = self.writer.inner_mut().end_part();
+        self.groups.push(RowGroupEntry { n_cells: n_cells as u32, start, bytes, sha256 });
+        Ok(())
     }
 
     /// Completes the file and makes it durable.
     fn finish(mut self) -> Result<Written> {
-        let metadata = self.writer.finish().map_err(|error| write_error(self.path, error))?;
+        self.writer.finish().map_err(|error| write_error(&self.path, error))?;
+        let fail = |source| Error::io("write", &self.path, source);
+        self.writer.flush().map_err(fail)?;
         let file = self.writer.inner_mut();
-        let fail = |source| Error::io("write", self.path, source);
-        file.flush().map_err(fail)?;
+        let (_, _, footer_sha256) = file.end_part();
         file.file.get_ref().sync_all().map_err(fail)?;
-        let range = |group: &RowGroupMetaData| {
-            let chunks = || group.columns().iter().map(ColumnChunkMetaData::byte_range);
-            let start = chunks().map(|(start, _)| start).min().unwrap_or(0);
-            (start, chunks().map(|(start, length)| start + length).max().unwrap_or(start))
-        };
         Ok(Written {
             bytes: file.n_bytes,
-            sha256: hex(&file.hasher.clone().finalize()),
-            row_groups: metadata.row_groups().iter().map(range).collect(),
+            sha256: hex(&std::mem::take(&mut file.whole).finalize()),
+            footer_sha256,
+            row_groups: self.groups,
         })
     }
 }
@@ -293,16 +392,28 @@ pub(crate) fn write_error(path: &Path, error: parquet::errors::ParquetError) -> 
     }
 }
 
+/// Takes the checksums of all that is written, and of its parts.
 struct HashingFile {
     file: BufWriter<File>,
-    hasher: Sha256,
+    whole: Sha256,
+    part: Sha256,
+    part_start: u64,
     n_bytes: u64,
+}
+
+impl HashingFile {
+    /// Start, length and checksum of what was written since the last call.
+    fn end_part(&mut self) -> (u64, u64, String) {
+        let start = std::mem::replace(&mut self.part_start, self.n_bytes);
+        (start, self.n_bytes - start, hex(&std::mem::take(&mut self.part).finalize()))
+    }
 }
 
 impl Write for HashingFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let n_written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..n_written]);
+        self.whole.update(&bytes[..n_written]);
+        self.part.update(&bytes[..n_written]);
         self.n_bytes += n_written as u64;
         Ok(n_written)
     }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::mpsc};
 
 use super::{
+    kept::HeldCells,
     manifest::{PartEntry, SourceEntry, StoredValues},
     spill::{NO_LABEL, SpilledCell},
 };
@@ -30,6 +31,15 @@ pub(super) trait Feed {
         keep: &mut dyn FnMut(CellPlace, Option<&str>) -> bool,
     ) -> Result<()>;
 
+    /// All cells that [`spill`](Self::spill) would hand out; `None` unless all are in memory.
+    fn held(
+        &self,
+        _target: &SpillTarget<'_>,
+        _categories: &mut [Categories],
+    ) -> Result<Option<HeldCells<'_>>> {
+        Ok(None)
+    }
+
     /// Hands out every kept cell of an input, one without genes too.
     ///
     /// - `target`: what values the set has; those of the feed are made so
@@ -53,6 +63,11 @@ pub(super) struct SpillTarget<'a> {
     pub(super) columns: &'a [String],
     /// Bytes of a block of cells.
     pub(super) block_bytes: usize,
+}
+
+/// Bytes of a block of cells under a limit: no more than what stays in a processor's cache from one use to the next.
+pub(super) fn block_bytes(max_memory: usize) -> usize {
+    (max_memory / 16).min(4 << 20)
 }
 
 /// What is known of all cells together before the first is written.

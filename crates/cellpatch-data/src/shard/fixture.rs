@@ -166,9 +166,20 @@ impl Inputs {
         Self { _folder: folder, paths, sources: sources.to_vec() }
     }
 
-    /// Shards them into `out`.
+    /// Shards them into `out`, reading all twice.
     pub(crate) fn write(
         &self,
+        out: &Path,
+        options: &ShardOptions,
+        progress: &mut dyn FnMut(ShardProgress),
+    ) -> Result<ShardSet> {
+        self.write_keeping(0, out, options, progress)
+    }
+
+    /// Shards them into `out`, keeping cells of the first pass that take at most `keep_bytes`.
+    pub(crate) fn write_keeping(
+        &self,
+        keep_bytes: usize,
         out: &Path,
         options: &ShardOptions,
         progress: &mut dyn FnMut(ShardProgress),
@@ -177,7 +188,7 @@ impl Inputs {
             let index = self.paths.iter().position(|input| input == path).unwrap();
             Ok(Box::new(MemorySource { path: path.to_path_buf(), ..self.sources[index].clone() }))
         };
-        write_sources(&self.paths, &open, out, options, progress)
+        write_sources(&self.paths, &open, out, options, keep_bytes, progress)
     }
 
     /// How often all cells of a source were read, over all sources.

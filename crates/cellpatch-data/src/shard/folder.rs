@@ -66,7 +66,7 @@ impl UnfinishedFolder {
             .map_err(|source| Error::io("write", &path, std::io::Error::other(source)))?;
         let file = UnfinishedFile::create(&path, Existing::Replace)?;
         file.handle()?.write_all(&text).map_err(|source| Error::io("write", &path, source))?;
-        file.commit()
+        file.commit_unsynced()
     }
 
     /// What an interrupted run noted; nothing if it did not get there, or what it wrote is damaged.

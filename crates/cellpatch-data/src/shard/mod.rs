@@ -15,6 +15,7 @@
 //! Cells come from a `Feed`: input files ([`write_shards`]) or the parts of a set ([`merge_shards`]). From there on all is
 //! one way (`assembly`): sample, throw the cells into buckets on disk, make each bucket a file, describe everything.
 
+mod assembler;
 mod assembly;
 mod balance;
 mod decode;
@@ -24,11 +25,15 @@ mod file_source;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod folder;
+mod in_order;
 mod job;
+mod kept;
 mod manifest;
 mod merge;
 mod options;
+mod pages;
 mod part;
+mod piece;
 mod reader;
 mod rows;
 mod sample;

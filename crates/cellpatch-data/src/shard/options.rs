@@ -130,7 +130,7 @@ pub struct ShardProgress {
 pub enum ShardStage {
     /// Reading all cells for quality control and the vocabulary.
     Survey,
-    /// Reading all cells again and putting them in random order.
+    /// Reading all cells again and putting them in random order; left out where they are in memory.
     Permute,
     /// Writing Parquet files.
     Write,

@@ -12,7 +12,10 @@ use std::{
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
-use super::balance::KeyRanges;
+use super::{
+    balance::KeyRanges,
+    piece::{Counts, OrderedCells, Piece},
+};
 use crate::error::{Error, Result};
 
 /// Bytes of a record's fixed head: key, source, row, genes, total, length of the name.
@@ -216,11 +219,11 @@ pub(super) struct Bucket {
 
 /// One cell of a bucket; numbers are little-endian bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct BucketCell<'a> {
-    pub(super) source: u32,
-    pub(super) row: u32,
-    pub(super) total_counts: f64,
-    pub(super) cell_id: &'a str,
+struct BucketCell<'a> {
+    source: u32,
+    row: u32,
+    total_counts: f64,
+    cell_id: &'a str,
     labels: &'a [u8],
     genes: &'a [u8],
     counts: &'a [u8],
@@ -254,11 +257,6 @@ impl Bucket {
         self.cells.len()
     }
 
-    /// Cells of a range, in order of their keys.
-    pub(super) fn cells(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = BucketCell<'_>> {
-        self.cells[range].iter().filter_map(|&(_, start)| self.record(start).map(|(_, cell, _)| cell))
-    }
-
     /// Key, contents and end of the record at `start`, or nothing if it is cut short.
     fn record(&self, start: usize) -> Option<(u64, BucketCell<'_>, usize)> {
         let mut rest = self.bytes.get(start..)?;
@@ -277,29 +275,32 @@ impl Bucket {
     }
 }
 
-impl BucketCell<'_> {
-    pub(super) fn n_genes(&self) -> usize {
-        self.genes.len() / 4
-    }
-
-    pub(super) fn genes(&self) -> impl Iterator<Item = u32> {
-        self.genes.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes))
-    }
-
-    /// Counts of a layout with two bytes each.
-    pub(super) fn counts_u16(&self) -> impl Iterator<Item = u16> {
-        self.counts.as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes))
-    }
-
-    /// Counts of a layout with four bytes each.
-    pub(super) fn counts_f32(&self) -> impl Iterator<Item = f32> {
-        self.counts.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
-    }
-
-    /// The code of one `obs` column.
-    pub(super) fn label(&self, column: usize) -> Option<u32> {
-        let bytes = self.labels.as_chunks::<4>().0.get(column)?;
-        Some(u32::from_le_bytes(*bytes)).filter(|&code| code != NO_LABEL)
+impl OrderedCells for Bucket {
+    fn gather(&self, range: std::ops::Range<usize>, piece: &mut Piece) {
+        for (_, cell, _) in self.cells[range].iter().filter_map(|&(_, start)| self.record(start)) {
+            let genes = cell.genes.as_chunks::<4>().0;
+            piece.n_genes.push(genes.len() as u32);
+            piece.genes.extend(genes.iter().map(|&bytes| u32::from_le_bytes(bytes)));
+            match &mut piece.counts {
+                Counts::U16(counts) => {
+                    counts.extend(
+                        cell.counts.as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes)),
+                    );
+                }
+                Counts::F32(counts) => {
+                    counts.extend(
+                        cell.counts.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)),
+                    );
+                }
+            }
+            piece.total_counts.push(cell.total_counts);
+            piece.push_name(cell.cell_id);
+            piece.sources.push(cell.source);
+            piece.rows.push(cell.row);
+            for (column, &code) in piece.labels.iter_mut().zip(cell.labels.as_chunks::<4>().0) {
+                column.push(Some(u32::from_le_bytes(code)).filter(|&code| code != NO_LABEL));
+            }
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{feed::one_ahead, folder::hash_files, manifest::SourceEntry, options::ShardOptions};
+use super::{
+    feed::one_ahead, folder::hash_files, kept::KeptCells, manifest::SourceEntry, manifest::StoredValues,
+    options::ShardOptions,
+};
 use crate::{
     CellSource, Gene, GeneVocabulary, QualityPass,
     error::{Error, Result},
@@ -35,6 +38,8 @@ pub(super) struct Survey {
     pub(super) entry: SourceEntry,
     /// Cells that passed quality control.
     pub(super) kept_cells: Vec<bool>,
+    /// These cells, where there was room for them.
+    pub(super) cells: Option<KeptCells>,
     pub(super) columns: Vec<ColumnFate>,
     /// Tokens the source measured, ascending.
     pub(super) measured: Vec<u32>,
@@ -44,27 +49,36 @@ pub(super) struct Survey {
 }
 
 impl Survey {
+    /// Whether counts must become logarithms for a set of such `values`.
+    pub(super) fn must_be_normalized(&self, values: StoredValues) -> bool {
+        values == StoredValues::Log1pF32 && !self.is_log1p
+    }
+
     /// Which cells are kept, by their row.
     pub(super) fn keeps(&self, row: usize) -> bool {
         self.kept_cells.get(row).is_some_and(|&kept| kept)
     }
 }
 
-/// Reads a source once.
+/// Reads a source once. Its cells come with the numbers if they take at most `keep_bytes`.
 ///
 /// - `observe_cells` is told how many cells each block had
 pub(super) fn read(
     source: &dyn CellSource,
     options: &ShardOptions,
     block_bytes: usize,
+    keep_bytes: usize,
     observe_cells: &mut dyn FnMut(usize),
-) -> Result<Statistics> {
+) -> Result<(Statistics, Option<KeptCells>)> {
     let n_genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?.len();
     let secondary = if options.keep_secondary { Vec::new() } else { secondary_cells(source)? };
     let is_primary = |row: usize| !secondary.get(row).is_some_and(|&secondary| secondary);
     let mut pass = QualityPass::new(options.quality, n_genes);
     let mut totals = vec![0f64; n_genes];
     let (mut largest, mut n_values) = (0f32, 0u64);
+    let mut cells = Some(KeptCells::default());
+    // Totals say which of the genes that get no token are missed most.
+    let needs_totals = !grows(options);
     let files = source.files();
     let checksum = std::thread::scope(|scope| {
         let checksum = scope.spawn(|| hash_files(&files));
@@ -74,11 +88,16 @@ pub(super) fn read(
             for (cell, _) in kept.iter().enumerate().filter(|&(_, &kept)| kept) {
                 let (columns, values) = block.cell(cell);
                 n_values += values.len() as u64;
-                for (&column, &value) in columns.iter().zip(values) {
-                    largest = largest.max(value);
-                    totals[column as usize] += f64::from(value);
+                largest = values
+                    .iter()
+                    .fold(largest, |largest, &value| if value > largest { value } else { largest });
+                if needs_totals {
+                    for (&column, &value) in columns.iter().zip(values) {
+                        totals[column as usize] += f64::from(value);
+                    }
                 }
             }
+            cells = cells.take().and_then(|cells| cells.push(&block, kept, n_genes, keep_bytes));
             observe_cells(block.n_cells());
             Ok(())
         })?;
@@ -87,7 +106,7 @@ pub(super) fn read(
     });
     let (bytes, sha256) = checksum?;
     let quality = pass.finish();
-    Ok(Statistics {
+    let statistics = Statistics {
         n_cells: quality.kept_cells.len(),
         kept_cells: runs(&quality.kept_cells),
         kept_genes: runs(&quality.kept_genes),
@@ -97,7 +116,13 @@ pub(super) fn read(
         n_values,
         bytes,
         sha256,
-    })
+    };
+    Ok((statistics, cells))
+}
+
+/// Whether genes that the vocabulary lacks get tokens.
+fn grows(options: &ShardOptions) -> bool {
+    options.extend_vocabulary || options.vocabulary.is_none()
 }
 
 /// Cells whose `is_primary_data` is false; none where there is no such column.
@@ -141,12 +166,11 @@ impl Statistics {
     ) -> Result<Survey> {
         let path = source.path();
         let genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?;
-        let grow = options.extend_vocabulary || options.vocabulary.is_none();
         let kept_cells = flags(&self.kept_cells);
         let kept: Vec<usize> =
             (0..).zip(flags(&self.kept_genes)).filter(|&(_, kept)| kept).map(|(column, _)| column).collect();
         let kept_genes: Vec<Gene> = kept.iter().map(|&column| genes[column].clone()).collect();
-        let matched = match grow {
+        let matched = match grows(options) {
             true => vocabulary.extend(&kept_genes, path)?,
             false => vocabulary.match_genes(&kept_genes),
         };
@@ -189,6 +213,7 @@ impl Statistics {
         Ok(Survey {
             entry,
             kept_cells,
+            cells: None,
             columns,
             measured,
             largest: self.largest * most_columns as f32,

@@ -1,3 +1,4 @@
+mod kept;
 mod parts;
 mod restart;
 mod samples;

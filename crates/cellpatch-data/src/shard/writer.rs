@@ -3,20 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use super::{
+    assembler::CellAssembler,
     assembly::Assembly,
-    feed::{Categories, CellPlace, Feed, Plan, SpillTarget, one_ahead, source_names},
+    feed::{Categories, CellPlace, Feed, Plan, SpillTarget, block_bytes, one_ahead, source_names},
     folder::{UnfinishedFolder, hash_files},
     job::{InputFile, Job},
+    kept::{HeldCells, HeldInput, KeptCells},
     manifest::{Manifest, PartEntry, StoredValues},
     options::{ShardOptions, ShardProgress, ShardStage},
     reader::ShardSet,
     spill::{NO_LABEL, SpilledCell},
-    survey::{self, ColumnFate, Statistics, Survey},
+    survey::{self, Statistics, Survey},
 };
 use crate::{
-    CellSource, CountBlock, GeneVocabulary,
+    CellSource, GeneVocabulary,
     error::{Error, Result},
-    normalize::normalize,
     source::{genes_under, open_cells},
 };
 
@@ -27,8 +28,9 @@ use crate::{
 /// any gene of the vocabulary are dropped too. The cells of all files are then put in one uniformly random order, fixed by
 /// the seed and the order of `inputs`.
 ///
-/// Besides the result, the folder needs room for all cells uncompressed while this runs. Memory stays at about
-/// [`ShardOptions::max_memory`] plus cell names and labels of the largest file and, for a sample, 8 bytes a cell.
+/// Cells that fit in half of [`ShardOptions::max_memory`] are read once. Of more, inputs are read twice, and besides the result
+/// the folder needs room for all cells uncompressed while this runs. Memory stays at about [`ShardOptions::max_memory`] plus,
+/// of each cell, a byte, 4 for each label column (8 more while it is read) and 8 for a sample.
 ///
 /// When it fails, it takes back what it has written. When it is killed, the same call goes on with what was finished:
 /// inputs that were read, buckets that became files. The result is the same, byte for byte. On a folder where the same call
@@ -47,17 +49,21 @@ pub fn write_shards(
     options: &ShardOptions,
     progress: &mut dyn FnMut(ShardProgress),
 ) -> Result<ShardSet> {
-    write_sources(inputs, &|path| open_cells(path, &options.choice), out, options, progress)
+    let open = |path: &Path| open_cells(path, &options.choice);
+    write_sources(inputs, &open, out, options, options.max_memory / 2, progress)
 }
 
 type OpenSource<'a> = dyn Fn(&Path) -> Result<Box<dyn CellSource>> + 'a;
 
 /// [`write_shards`] for any kind of source.
+///
+/// - `keep_bytes`: what cells may take that are kept from the first pass to the second
 pub(super) fn write_sources(
     inputs: &[PathBuf],
     open: &OpenSource<'_>,
     out: &Path,
     options: &ShardOptions,
+    keep_bytes: usize,
     progress: &mut dyn FnMut(ShardProgress),
 ) -> Result<ShardSet> {
     options.check()?;
@@ -82,6 +88,8 @@ pub(super) fn write_sources(
         positions: own.iter().map(|&input| input as u32).collect(),
         surveys: Vec::new(),
         open,
+        opened: Vec::new(),
+        keep_bytes,
     };
     let job = Job::of_files(&files, options);
     let n_cells = feed.check(inputs, options)?;
@@ -117,13 +125,20 @@ struct FileFeed<'a> {
     positions: Vec<u32>,
     surveys: Vec<Survey>,
     open: &'a OpenSource<'a>,
+    /// The first inputs, open: finding out what an input holds takes as long as reading some thousand cells.
+    opened: Vec<Box<dyn CellSource>>,
+    /// Room for cells of the first pass.
+    keep_bytes: usize,
 }
+
+/// Inputs that stay open at most.
+const MAX_OPENED: usize = 16;
 
 impl FileFeed<'_> {
     /// Opens every input before any long work, and counts cells.
     ///
     /// - `all`: the inputs of other parts too: a column must be in one of them
-    fn check(&self, all: &[PathBuf], options: &ShardOptions) -> Result<usize> {
+    fn check(&mut self, all: &[PathBuf], options: &ShardOptions) -> Result<usize> {
         let mut n_cells = 0;
         let mut available: Vec<String> = Vec::new();
         let mut add = |source: &dyn CellSource| {
@@ -137,12 +152,16 @@ impl FileFeed<'_> {
         let mut missing = None;
         for path in &self.paths {
             let source = (self.open)(path)?;
+            let is_first = self.opened.len() < MAX_OPENED;
             n_cells += source.n_cells();
             if let Some(vocabulary) = &options.vocabulary {
                 let genes = genes_under(source.as_ref(), options.vocabulary.as_ref(), options.mouse)?;
                 survey::check_match(&genes, vocabulary, options.min_match, path)?;
             }
             missing = add(source.as_ref());
+            if is_first {
+                self.opened.push(source);
+            }
         }
         for path in all.iter().filter(|path| !self.paths.contains(&path.as_path())) {
             if missing.is_none() {
@@ -156,13 +175,21 @@ impl FileFeed<'_> {
         }
     }
 
+    /// Does something with an input.
+    fn with_source<T>(&self, input: usize, act: impl FnOnce(&dyn CellSource) -> Result<T>) -> Result<T> {
+        match self.opened.get(input) {
+            Some(source) => act(source.as_ref()),
+            None => act((self.open)(self.paths[input])?.as_ref()),
+        }
+    }
+
     /// Whether a set was made of the inputs as they are now.
     fn made(&self, manifest: &Manifest) -> Result<bool> {
         if manifest.sources.len() != self.paths.len() {
             return Ok(false);
         }
-        for (path, entry) in self.paths.iter().zip(&manifest.sources) {
-            let (bytes, sha256) = hash_files(&(self.open)(path)?.files())?;
+        for (input, entry) in manifest.sources.iter().enumerate() {
+            let (bytes, sha256) = self.with_source(input, |source| hash_files(&source.files()))?;
             if (bytes, &sha256) != (entry.bytes, &entry.sha256) {
                 return Ok(false);
             }
@@ -181,27 +208,30 @@ impl FileFeed<'_> {
         let mut vocabulary =
             options.vocabulary.clone().unwrap_or_else(|| GeneVocabulary::new(options.capacity));
         let mut done = 0;
-        for (index, path) in self.paths.iter().enumerate() {
-            let source = (self.open)(path)?;
+        for index in 0..self.paths.len() {
             let mut observe = |n_cells_of_block: usize| {
                 done += n_cells_of_block;
                 progress(ShardProgress { stage: ShardStage::Survey, done, total });
             };
-            let note = format!("survey-{index:05}.json");
-            let statistics = match folder.load::<Statistics>(&note) {
-                Some(statistics) => {
-                    observe(source.n_cells());
-                    statistics
-                }
-                None => {
-                    let statistics =
-                        survey::read(source.as_ref(), options, options.max_memory / 16, &mut observe)?;
-                    folder.save(&note, &statistics)?;
-                    statistics
-                }
-            };
-            let mut survey = statistics.assign(source.as_ref(), options, &mut vocabulary)?;
+            let survey = self.with_source(index, |source| {
+                let note = format!("survey-{index:05}.json");
+                let (statistics, cells) = match folder.load::<Statistics>(&note) {
+                    Some(statistics) => {
+                        observe(source.n_cells());
+                        (statistics, None)
+                    }
+                    None => {
+                        let block_bytes = block_bytes(options.max_memory);
+                        let read = survey::read(source, options, block_bytes, self.keep_bytes, &mut observe)?;
+                        folder.save(&note, &read.0)?;
+                        read
+                    }
+                };
+                Ok(Survey { cells, ..statistics.assign(source, options, &mut vocabulary)? })
+            });
+            let mut survey = survey?;
             survey.entry.name.clone_from(&self.names[index]);
+            self.keep_bytes -= survey.cells.as_ref().map_or(0, KeptCells::n_bytes).min(self.keep_bytes);
             self.surveys.push(survey);
         }
         Ok(vocabulary)
@@ -234,11 +264,10 @@ impl Feed for FileFeed<'_> {
         keep: &mut dyn FnMut(CellPlace, Option<&str>) -> bool,
     ) -> Result<()> {
         let labels = match column {
-            Some(column) => {
-                let source = (self.open)(self.paths[input])?;
+            Some(column) => self.with_source(input, |source| {
                 let present = source.obs_columns().iter().any(|present| present == column);
-                present.then(|| source.labels(column)).transpose()?
-            }
+                present.then(|| source.labels(column)).transpose()
+            })?,
             None => None,
         };
         let label = |row: usize| {
@@ -253,6 +282,25 @@ impl Feed for FileFeed<'_> {
         Ok(())
     }
 
+    fn held(&self, target: &SpillTarget<'_>, categories: &mut [Categories]) -> Result<Option<HeldCells<'_>>> {
+        if self.surveys.iter().any(|survey| survey.cells.is_none()) {
+            return Ok(None);
+        }
+        let mut inputs = Vec::with_capacity(self.surveys.len());
+        for (input, survey) in self.surveys.iter().enumerate() {
+            let Some(cells) = &survey.cells else { return Ok(None) };
+            let held = self.with_source(input, |source| {
+                let labels = label_codes(source, target.columns, categories)?;
+                let normalize_first = survey.must_be_normalized(target.values);
+                HeldInput::new(cells, survey, normalize_first, source.cell_names()?, labels)
+            })?;
+            let Some(held) = held else { return Ok(None) };
+            inputs.push(held);
+        }
+        let key = |input: usize, row| CellPlace { source: self.positions[input], row }.key(target.seed);
+        Ok(Some(HeldCells::new(inputs, key)))
+    }
+
     fn spill(
         &self,
         input: usize,
@@ -262,37 +310,46 @@ impl Feed for FileFeed<'_> {
         observe: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let survey = &self.surveys[input];
-        let source = (self.open)(self.paths[input])?;
-        let cell_ids = source.cell_ids()?;
-        let labels = label_codes(source.as_ref(), target.columns, categories)?;
-        let mut cells = CellAssembler {
-            normalize_first: target.values == StoredValues::Log1pF32 && !survey.is_log1p,
-            ..Default::default()
-        };
-        one_ahead(source.blocks(target.block_bytes)?, |block| {
-            let block = block?;
-            for cell in 0..block.n_cells() {
-                let row = block.first_row + cell;
+        self.with_source(input, |source| {
+            let mut names = source.cell_names()?;
+            let labels = label_codes(source, target.columns, categories)?;
+            let mut cells = CellAssembler::new(survey.must_be_normalized(target.values));
+            let (mut codes, mut name_row) = (Vec::with_capacity(labels.len()), 0);
+            let mut spill_row = |row: usize, columns: &[u32], values: &[f32]| {
                 if !survey.keeps(row) {
-                    continue;
+                    return Ok(());
                 }
-                cells.assemble(&block, cell, survey);
-                cells.labels.clear();
-                cells.labels.extend(labels.iter().map(|codes| codes.get(row).copied().unwrap_or(NO_LABEL)));
+                let name = names.nth(row - name_row).transpose()?;
+                name_row = row + 1;
+                cells.assemble(columns.iter().copied().zip(values.iter().copied()), &survey.columns);
+                codes.clear();
+                codes.extend(labels.iter().map(|codes| codes.get(row).copied().unwrap_or(NO_LABEL)));
                 let place = CellPlace { source: self.positions[input], row: row as u32 };
                 spill(&SpilledCell {
                     key: place.key(target.seed),
                     source: input as u32,
                     row: place.row,
                     total_counts: cells.total_counts,
-                    cell_id: cell_ids.get(row).map_or("", String::as_str),
-                    labels: &cells.labels,
+                    cell_id: name.as_deref().unwrap_or_default(),
+                    labels: &codes,
                     genes: &cells.genes,
                     counts: &cells.counts,
-                })?;
+                })
+            };
+            if let Some(kept) = &survey.cells {
+                kept.for_each(spill_row)?;
+                observe(survey.kept_cells.len());
+                return Ok(());
             }
-            observe(block.n_cells());
-            Ok(())
+            one_ahead(source.blocks(target.block_bytes)?, |block| {
+                let block = block?;
+                for cell in 0..block.n_cells() {
+                    let (columns, values) = block.cell(cell);
+                    spill_row(block.first_row + cell, columns, values)?;
+                }
+                observe(block.n_cells());
+                Ok(())
+            })
         })
     }
 }
@@ -309,52 +366,4 @@ fn label_codes(
         Ok(labels.map_or_else(Vec::new, |labels| categories.codes(&labels)))
     });
     codes.collect()
-}
-
-/// Turns one row of a block after the other into tokens and counts.
-#[derive(Debug, Default)]
-struct CellAssembler {
-    /// Whether counts must become logarithms, because those of other sources are.
-    normalize_first: bool,
-    pairs: Vec<(u32, f32)>,
-    genes: Vec<u32>,
-    counts: Vec<f32>,
-    labels: Vec<u32>,
-    total_counts: f64,
-}
-
-impl CellAssembler {
-    /// Counts of columns with the same token are summed.
-    fn assemble(&mut self, block: &CountBlock, cell: usize, survey: &Survey) {
-        let (columns, values) = block.cell(cell);
-        self.pairs.clear();
-        self.total_counts = 0.0;
-        for (&column, &value) in columns.iter().zip(values) {
-            match survey.columns.get(column as usize) {
-                Some(ColumnFate::Token(token)) => self.pairs.push((*token, value)),
-                Some(ColumnFate::Unknown) => {}
-                Some(ColumnFate::Filtered) | None => continue,
-            }
-            self.total_counts += f64::from(value);
-        }
-        // Stable: sums of fractions must not depend on how the sort treats equal tokens.
-        if !self.pairs.is_sorted_by_key(|&(token, _)| token) {
-            self.pairs.sort_by_key(|&(token, _)| token);
-        }
-        self.genes.clear();
-        self.counts.clear();
-        for &(token, value) in &self.pairs {
-            match self.counts.last_mut() {
-                Some(count) if self.genes.last() == Some(&token) => *count += value,
-                _ => {
-                    self.genes.push(token);
-                    self.counts.push(value);
-                }
-            }
-        }
-        if self.normalize_first {
-            let counts = std::mem::take(&mut self.counts);
-            normalize(&counts, self.total_counts as f32, &mut self.counts);
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{CellBlocks, CellFormat, CellSource};
+use super::{CellBlocks, CellFormat, CellNames, CellSource};
 use crate::anndata::{AnnDataFile, ChosenMatrix, Labels, MatrixChoice};
 use crate::error::{Error, Result};
 use crate::matrix::{MatrixInfo, ValueKind};
@@ -61,6 +61,10 @@ impl CellSource for AnnDataSource {
 
     fn cell_ids(&self) -> Result<Vec<String>> {
         self.file.cell_ids()
+    }
+
+    fn cell_names(&self) -> Result<CellNames> {
+        self.file.cell_names()
     }
 
     fn obs_columns(&self) -> Vec<String> {

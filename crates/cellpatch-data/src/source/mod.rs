@@ -18,6 +18,9 @@ use crate::tenx::{TenxFile, TenxFolder};
 use crate::vocabulary::{Gene, GeneVocabulary, MousePolicy, Species, humanize};
 use format::Opened;
 
+/// Names of cells, in their order; ends after the first error.
+pub type CellNames = Box<dyn Iterator<Item = Result<String>> + Send>;
+
 /// Blocks of consecutive cells; ends after the first error.
 pub type CellBlocks = Box<dyn Iterator<Item = Result<CountBlock>> + Send>;
 
@@ -50,6 +53,13 @@ pub trait CellSource: Send {
     /// # Errors
     /// If they are missing or damaged.
     fn cell_ids(&self) -> Result<Vec<String>>;
+    /// The cells' names one after the other, where possible without holding them all.
+    ///
+    /// # Errors
+    /// As [`CellSource::cell_ids`]; damage further on comes as an item of the iterator.
+    fn cell_names(&self) -> Result<CellNames> {
+        Ok(Box::new(self.cell_ids()?.into_iter().map(Ok)))
+    }
     /// Names of the annotations cells have; none in 10x files.
     fn obs_columns(&self) -> Vec<String>;
     /// One annotation, one value per cell.

@@ -19,6 +19,8 @@ pub(crate) const ZSTD: u16 = 32015;
 
 /// Filters the library undoes.
 pub(crate) const THEIRS: [u16; 4] = [DEFLATE, SHUFFLE, FLETCHER32, LZF];
+/// Filters the library undoes that we undo faster.
+pub(crate) const FASTER: [u16; 2] = [DEFLATE, SHUFFLE];
 /// Filters that only we undo; we then undo those beside it too.
 pub(crate) const OURS: [u16; 4] = [ZSTD, BLOSC, LZ4, BITSHUFFLE];
 
@@ -64,7 +66,7 @@ pub(crate) fn decode(
                     zstd::stream::read::Decoder::new(bytes.as_slice()).map_err(|error| error.to_string())?;
                 inflate(decoder, limit)?
             }
-            DEFLATE => inflate(flate2::read::ZlibDecoder::new(bytes.as_slice()), limit)?,
+            DEFLATE => inflate_at_once(&bytes, chunk_bytes)?,
             LZF => lzf::decode(&bytes, limit)?,
             BLOSC => blosc::decode(&bytes, limit)?,
             LZ4 => lz4::decode(&bytes, limit)?,
@@ -97,6 +99,20 @@ fn inflate(decoder: impl Read, limit: u64) -> Result<Vec<u8>, String> {
         return Err("a chunk decompresses to more than its size".into());
     }
     Ok(bytes)
+}
+
+/// Decompresses to at most `limit` bytes, whose place is made first.
+fn inflate_at_once(packed: &[u8], limit: usize) -> Result<Vec<u8>, String> {
+    // A checksum may follow the data.
+    let mut unpacked = vec![0; limit + 4];
+    match libdeflater::Decompressor::new().zlib_decompress(packed, &mut unpacked) {
+        Ok(length) => unpacked.truncate(length),
+        Err(libdeflater::DecompressionError::InsufficientSpace) => {
+            return Err("a chunk decompresses to more than its size".into());
+        }
+        Err(libdeflater::DecompressionError::BadData) => return Err("a chunk does not decompress".into()),
+    }
+    Ok(unpacked)
 }
 
 /// Unpacks a block of LZ4 to `size` bytes.

@@ -60,6 +60,59 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_bytes() {
     }
 }
 
+/// Cuts the files that nothing vouches for yet, as if the process had been killed in the middle of writing them.
+fn cut_unfinished(out: &Path, random: &mut crate::random::RandomStream) {
+    let work = out.join(WORK);
+    let names: Vec<String> =
+        fs::read_dir(&work).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    for name in names.iter().filter(|name| name.ends_with(".parquet")) {
+        let note = name.replace("cells-", "encoded-").replace(".parquet", ".json");
+        if !names.contains(&note) {
+            let file = fs::File::options().write(true).open(work.join(name)).unwrap();
+            let n_bytes = file.metadata().unwrap().len();
+            file.set_len(u64::from(random.below(n_bytes as u32 + 1))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn runs_killed_at_fifty_random_moments_go_on_to_the_same_bytes() {
+    let (inputs, options) = inputs();
+    let folder = TempDir::new().unwrap();
+    let mut random = crate::random::stream(17, crate::random::Purpose::Synthesis, 0, 0);
+    let whole = folder.path().join("whole");
+    // All cells are kept from the first pass, those of one input, or none.
+    let mut n_killed = [0; 3];
+    for (way, keep_bytes) in [usize::MAX, 3 << 20, 0].into_iter().enumerate() {
+        let mut n_events = 0;
+        inputs.write_keeping(keep_bytes, &whole, &options, &mut |_| n_events += 1).unwrap();
+        let contents = contents_of(&whole);
+        fs::remove_dir_all(&whole).unwrap();
+        let mut moments: Vec<u32> = (0..[16, 17, 17][way]).map(|_| random.below(n_events)).collect();
+        moments.sort_unstable();
+        let out = folder.path().join(format!("watched-{way}"));
+        let (mut event, mut copies) = (0, Vec::new());
+        let mut watch = |_| {
+            for (index, _) in moments.iter().enumerate().filter(|&(_, &moment)| moment == event) {
+                let copy = folder.path().join(format!("moment-{way}-{index}"));
+                copy_folder(&out, &copy);
+                cut_unfinished(&copy, &mut random);
+                copies.push(copy);
+            }
+            event += 1;
+        };
+        inputs.write_keeping(keep_bytes, &out, &options, &mut watch).unwrap();
+        for copy in copies {
+            assert!(ShardSet::open(&copy).is_err());
+            inputs.write_keeping(keep_bytes, &copy, &options, &mut |_| {}).unwrap();
+            assert!(contents_of(&copy) == contents, "{}", copy.display());
+            fs::remove_dir_all(&copy).unwrap();
+            n_killed[way] += 1;
+        }
+    }
+    assert_eq!(n_killed, [16, 17, 17]);
+}
+
 #[test]
 fn a_commit_interrupted_between_any_two_renames_is_completed() {
     let (inputs, options) = inputs();
@@ -164,12 +217,14 @@ fn another_request_starts_over_and_the_same_one_is_done_at_once() {
 fn the_number_of_threads_changes_nothing() {
     let (inputs, options) = inputs();
     let folder = TempDir::new().unwrap();
-    let on = |n_threads: usize| {
-        let out = folder.path().join(format!("{n_threads}-threads"));
+    let on = |n_threads: usize, keep_bytes: usize| {
+        let out = folder.path().join(format!("{n_threads}-threads-{keep_bytes}"));
         let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-        threads.install(|| inputs.write(&out, &options, &mut |_| {})).unwrap();
+        threads.install(|| inputs.write_keeping(keep_bytes, &out, &options, &mut |_| {})).unwrap();
         contents_of(&out)
     };
-    let one = on(1);
-    assert!(on(2) == one && on(8) == one);
+    let one = on(1, 0);
+    for n_threads in [1, 2, 8] {
+        assert!(on(n_threads, 0) == one && on(n_threads, usize::MAX) == one, "{n_threads} threads");
+    }
 }
