@@ -53,6 +53,7 @@ mod baseline;
 mod batches;
 mod checkpoint;
 mod clipping;
+pub mod collective;
 mod config;
 mod error;
 mod features;
