@@ -11,6 +11,7 @@
 //! There is no encryption: the ranks of a training belong on a network of their own, as with MPI and NCCL.
 
 mod error;
+mod gradients;
 mod reduce;
 mod rendezvous;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use self::error::{CollectiveError, Refusal};
+pub(crate) use self::gradients::{Exchanged, StepPart};
 use self::reduce::{Term, read_floats, slice_of, sum_in_order, to_bytes};
 pub use self::rendezvous::{Membership, Waiting, listen};
 use self::transport::{Failure, Links, Pulse, SILENCE};
