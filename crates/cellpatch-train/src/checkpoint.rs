@@ -153,22 +153,31 @@ impl Fingerprint {
         Ok(Self { config: hash_of(config)?, data: hash_of(data)?, backend: B::name(device) })
     }
 
+    /// The first part in which another differs: what it is, this one's value, and the other's.
+    pub(crate) fn first_difference<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> Option<(&'static str, &'a str, &'a str)> {
+        let parts = [
+            ("the data", &self.data, &other.data),
+            ("the configuration", &self.config, &other.config),
+            ("the backend", &self.backend, &other.backend),
+        ];
+        let differing = parts.into_iter().find(|(_, this, other)| this != other);
+        differing.map(|(what, this, other)| (what, this.as_str(), other.as_str()))
+    }
+
     /// Checks that a run goes on with what it was started with.
     ///
     /// # Errors
     /// [`Error::CheckpointMismatch`] with the first part that differs, and the checkpoint's folder.
     pub(crate) fn check(&self, now: &Self, folder: &Path) -> Result<()> {
-        let parts = [
-            ("the data", &self.data, &now.data),
-            ("the configuration", &self.config, &now.config),
-            ("the backend", &self.backend, &now.backend),
-        ];
-        match parts.into_iter().find(|(_, then, now)| then != now) {
+        match self.first_difference(now) {
             Some((what, then, now)) => Err(Error::CheckpointMismatch {
                 path: folder.to_path_buf(),
                 what,
-                then: then.clone(),
-                now: now.clone(),
+                then: then.into(),
+                now: now.into(),
             }),
             None => Ok(()),
         }

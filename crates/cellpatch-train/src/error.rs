@@ -20,6 +20,9 @@ pub enum Error {
     /// Scores or figures could not be made.
     #[error(transparent)]
     Analysis(#[from] cellpatch_analysis::Error),
+    /// The processes of a training lost each other, or never met.
+    #[error(transparent)]
+    Collective(#[from] crate::collective::CollectiveError),
     /// Fewer than two classes are left to tell apart.
     #[error("{}", match classes.as_slice() { [] => "no training cell has a label".to_string(), [only, ..] => format!("all training cells are of one class, {only:?}") })]
     TooFewClasses {
@@ -120,6 +123,7 @@ impl Error {
         Some(match self {
             Self::Data(error) => return error.help(),
             Self::Model(error) => return error.help(),
+            Self::Collective(error) => error.help(),
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => "free some disk space, then go on with --resume".into(),
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
@@ -162,6 +166,7 @@ impl Error {
                 cellpatch_model::ErrorCategory::Input => ErrorCategory::Input,
                 cellpatch_model::ErrorCategory::Environment => ErrorCategory::Environment,
             },
+            Self::Collective(error) => error.category(),
             Self::Io { .. } | Self::RunLocked { .. } => ErrorCategory::Environment,
             Self::BadOption { .. } | Self::RunExists { .. } => ErrorCategory::Usage,
             _ => ErrorCategory::Input,

@@ -14,6 +14,8 @@
 //!   random number is a function of seed and position, so a run that is killed and resumed computes the bits of one that
 //!   was not. [`train`] opens it to other models: a [`Trainee`] says what a step is, a [`BatchSource`] where batches come
 //!   from, a [`TrainingSetup`] the rest; validation can be left out.
+//! - [`collective`] lets several processes, on one machine or many, train one model: each takes its part of every batch, and
+//!   [`pretrain_as_rank`] takes the step of the whole.
 //! - [`GeneMeans`] gives the loss a yardstick: predicting every gene's training mean. R2 is measured against it.
 //! - [`RunDirectory`] holds what a run writes; [`Observer`] watches it.
 //! - [`annotate`] finetunes on the classes of an [`AnnotationData`], as an [`AnnotationConfig`] says, and keeps the model that labels the
@@ -53,6 +55,7 @@ mod baseline;
 mod batches;
 mod checkpoint;
 mod clipping;
+pub mod collective;
 mod config;
 mod error;
 mod features;
@@ -82,7 +85,7 @@ pub use loss::BatchLoss;
 pub use metrics::{ClassificationScores, EpochRecord, MetricRecord, Observer, StepRecord, read_metrics};
 pub use objective::{Pretrainer, numbered};
 pub use optimizer::{CoupledAdam, SharedOptimizer, coupled_adam};
-pub use pretrain::{Execution, ModelCard, PretrainingData, PretrainingOutcome, pretrain};
+pub use pretrain::{Execution, ModelCard, PretrainingData, PretrainingOutcome, pretrain, pretrain_as_rank};
 pub use run::RunDirectory;
 pub use schedule::LearningRate;
 pub use setup::{CheckpointPolicy, Trainee, TrainingSetup};

@@ -120,7 +120,8 @@ impl Observer for () {}
 #[derive(Debug)]
 pub(crate) struct MetricsFile {
     path: PathBuf,
-    file: File,
+    /// None on a rank that writes nothing.
+    file: Option<File>,
     length: u64,
 }
 
@@ -141,11 +142,17 @@ impl MetricsFile {
         }
         file.set_len(length).at("write", path)?;
         file.seek(SeekFrom::Start(length)).at("write", path)?;
-        Ok(Self { path: path.to_path_buf(), file, length })
+        Ok(Self { path: path.to_path_buf(), file: Some(file), length })
+    }
+
+    /// Takes records and writes none.
+    pub(crate) fn nowhere() -> Self {
+        Self { path: PathBuf::new(), file: None, length: 0 }
     }
 
     /// Appends records.
     pub(crate) fn append(&mut self, records: &[MetricRecord]) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut lines = Vec::new();
         for record in records {
             serde_json::to_writer(&mut lines, record).map_err(|error| Error::Format {
@@ -155,14 +162,16 @@ impl MetricsFile {
             })?;
             lines.push(b'\n');
         }
-        self.file.write_all(&lines).at("write", &self.path)?;
+        file.write_all(&lines).at("write", &self.path)?;
         self.length += lines.len() as u64;
         Ok(())
     }
 
     /// Bytes written so far, after making sure that they are on the disk.
     pub(crate) fn synced_length(&mut self) -> Result<u64> {
-        self.file.sync_data().at("write", &self.path)?;
+        if let Some(file) = &self.file {
+            file.sync_data().at("write", &self.path)?;
+        }
         Ok(self.length)
     }
 }

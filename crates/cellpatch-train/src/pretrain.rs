@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::GeneMeans;
 use crate::batches::{MaskedCells, mix};
 use crate::checkpoint::{self, BestEpoch, EpochLosses, Fingerprint, Finish, TrainingState};
+use crate::collective::Collective;
 use crate::config::PretrainingConfig;
 use crate::files::write_json;
 use crate::metrics::Observer;
@@ -85,6 +86,14 @@ impl PretrainingData {
     pub fn validation(&self) -> &Arc<Loader> {
         &self.validation
     }
+
+    /// What all ranks of a training must have in common: data, backend, and the whole configuration.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] when the configuration cannot be written as JSON.
+    pub fn common<B: Backend>(&self, device: &B::Device, config: &PretrainingConfig) -> Result<Fingerprint> {
+        Fingerprint::new::<B>(device, config, self.shards.manifest())
+    }
 }
 
 /// A uniform sample of both halves of a split: the cells with the smallest hashes.
@@ -121,8 +130,8 @@ pub struct PretrainingOutcome {
     pub best: Option<BestEpoch>,
     /// Mean squared error on the validation targets when each gene's training mean is predicted.
     pub validation_loss_gene_mean: f64,
-    /// The newest checkpoint's folder.
-    pub checkpoint: PathBuf,
+    /// The newest checkpoint's folder; none on a rank other than 0.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// What stands beside the weights in `model.json`.
@@ -178,16 +187,77 @@ where
     B: AutodiffBackend + ModelBackend,
     B::InnerBackend: ModelBackend,
 {
+    pretrain_seat::<B>(device, data, config, Seat { run: Some(run), collective: None }, execution, observer)
+}
+
+/// The same as one of several processes, which divide every batch among them.
+///
+/// The sum of the parts is the whole batch's gradient: without dropout, the weights are those of one process to rounding, and
+/// they are the same bits whenever as many processes train. (With dropout each rank drops its own.) A rank that is gone
+/// ends the training on all others; rank 0 saves a checkpoint before.
+///
+/// - data: the whole data, on every rank
+/// - run: on rank 0; the others write nothing and need no folder
+/// - execution: whether to resume is looked at on rank 0 only, which hands its checkpoint to the others
+///
+/// # Errors
+/// [`Error::Collective`] when a rank is gone; otherwise as [`pretrain`].
+pub fn pretrain_as_rank<B>(
+    device: &B::Device,
+    data: &PretrainingData,
+    config: &PretrainingConfig,
+    collective: Arc<Collective>,
+    run: Option<Arc<RunDirectory>>,
+    execution: Execution,
+    observer: Arc<dyn Observer>,
+) -> Result<PretrainingOutcome>
+where
+    B: AutodiffBackend + ModelBackend,
+    B::InnerBackend: ModelBackend,
+{
+    let seat = Seat { run, collective: Some(Arc::clone(&collective)) };
+    let ended = pretrain_seat::<B>(device, data, config, seat, execution, observer);
+    match &ended {
+        Ok(_) => collective.leave(),
+        Err(error) => collective.fail(error),
+    }
+    ended
+}
+
+/// What a process is in a pretraining: the only one, rank 0, or another rank.
+struct Seat {
+    run: Option<Arc<RunDirectory>>,
+    collective: Option<Arc<Collective>>,
+}
+
+fn pretrain_seat<B>(
+    device: &B::Device,
+    data: &PretrainingData,
+    config: &PretrainingConfig,
+    Seat { run, collective }: Seat,
+    execution: Execution,
+    observer: Arc<dyn Observer>,
+) -> Result<PretrainingOutcome>
+where
+    B: AutodiffBackend + ModelBackend,
+    B::InnerBackend: ModelBackend,
+{
     config.validate()?;
     let fingerprint = fingerprint::<B>(device, data, config)?;
-    let validation_loss_gene_mean = gene_mean_loss(data, config)?;
+    let validation_loss_gene_mean = gene_mean_loss(data, config, collective.as_deref())?;
+    let part = |loader: &Arc<Loader>| -> Result<MaskedCells> {
+        Ok(MaskedCells(match &collective {
+            Some(ranks) => Arc::new(loader.of_rank(ranks.rank(), ranks.world_size())?),
+            None => Arc::clone(loader),
+        }))
+    };
 
     B::seed(device, config.seed);
     let model = Pretrainer::<B>::new(config, device)?;
     let card = card(data, config, validation_loss_gene_mean);
     let setup = TrainingSetup {
-        training: MaskedCells(Arc::clone(&data.training)),
-        validation: Some(MaskedCells(Arc::clone(&data.validation))),
+        training: part(&data.training)?,
+        validation: Some(part(&data.validation)?),
         epochs: config.epochs,
         patience: config.patience,
         weight_decay: config.weight_decay,
@@ -195,19 +265,27 @@ where
         policy: execution.checkpoints,
         resume: execution.resume,
         interrupter: execution.interrupter,
-        run: Arc::clone(&run),
+        run: run.clone(),
+        collective: collective.clone(),
         fingerprint,
         observer,
         validation_loss_gene_mean: Some(validation_loss_gene_mean),
     };
-    let model_run = Arc::clone(&run);
+    let model_run = run.clone();
     let state = strategy::train(
         device,
         model,
         setup,
         |steps, done| config.learning_rates(steps * config.epochs, done),
-        move |model: &Pretrainer<B::InnerBackend>, state| save_model(&model_run, model, &card, state),
+        move |model: &Pretrainer<B::InnerBackend>, state| match &model_run {
+            Some(run) => save_model(run, model, &card, state),
+            None => Ok(()),
+        },
     )?;
+    let checkpoint = match &run {
+        Some(run) => Some(checkpoint::newest(&run.checkpoints())?.0.folder),
+        None => None,
+    };
     Ok(PretrainingOutcome {
         finish: state.finished,
         epochs: state.epoch - 1,
@@ -217,11 +295,26 @@ where
         last: state.last,
         best: state.best,
         validation_loss_gene_mean,
-        checkpoint: checkpoint::newest(&run.checkpoints())?.0.folder,
+        checkpoint,
     })
 }
 
-fn gene_mean_loss(data: &PretrainingData, config: &PretrainingConfig) -> Result<f64> {
+/// The loss of predicting each gene's training mean; rank 0 measures it for all.
+fn gene_mean_loss(
+    data: &PretrainingData,
+    config: &PretrainingConfig,
+    collective: Option<&Collective>,
+) -> Result<f64> {
+    let Some(collective) = collective else { return own_gene_mean_loss(data, config) };
+    let own = match collective.rank() {
+        0 => own_gene_mean_loss(data, config)?,
+        _ => f64::NAN,
+    };
+    let bytes = collective.broadcast(own.to_le_bytes().to_vec())?;
+    Ok(bytes.first_chunk().map_or(f64::NAN, |bytes| f64::from_le_bytes(*bytes)))
+}
+
+fn own_gene_mean_loss(data: &PretrainingData, config: &PretrainingConfig) -> Result<f64> {
     let means = GeneMeans::of_targets(&data.training, config.model.gene_capacity)?;
     let (mut squared_error, mut n_targets) = (0.0, 0);
     for batch in data.validation.epoch(0, 0) {

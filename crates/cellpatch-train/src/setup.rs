@@ -7,8 +7,9 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, Interrupter, TrainStep};
 
 use crate::Result;
-use crate::batches::{Batch, BatchSource};
+use crate::batches::{Batch, BatchSource, mix};
 use crate::checkpoint::Fingerprint;
+use crate::collective::Collective;
 use crate::loss::BatchLoss;
 use crate::metrics::Observer;
 use crate::run::RunDirectory;
@@ -90,12 +91,26 @@ pub struct TrainingSetup<S> {
     pub resume: bool,
     /// Tells the loop to save a checkpoint and end.
     pub interrupter: Interrupter,
-    /// Where everything is written.
-    pub run: Arc<RunDirectory>,
+    /// Where everything is written; none on a rank other than 0.
+    pub run: Option<Arc<RunDirectory>>,
+    /// The processes that train together, each on its part of every batch. A trainee whose step or
+    /// [`Trainee::before_validation`] measures cells beside loss and gradients, as batch normalisation does, sees its
+    /// rank's cells only.
+    pub collective: Option<Arc<Collective>>,
     /// What a resume must match.
     pub fingerprint: Fingerprint,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
     /// See [`EpochRecord::validation_loss_gene_mean`](crate::EpochRecord::validation_loss_gene_mean).
     pub validation_loss_gene_mean: Option<f64>,
+}
+
+impl<S> TrainingSetup<S> {
+    /// What this rank's dropout counts from: ranks drop each its own.
+    pub(crate) fn dropout_seed(&self) -> u64 {
+        match self.collective.as_ref().map_or(0, |collective| collective.rank()) {
+            0 => self.seed,
+            rank => mix(self.seed ^ mix(rank as u64)),
+        }
+    }
 }

@@ -3,23 +3,27 @@
 //! Burn's own strategies checkpoint at epoch ends only and forget the position in the data, the early-stopping state
 //! and the random state. This one drives the same `Learner` step by step and commits all of it together.
 
+mod start;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::data::dataloader::DataLoader;
-use burn::optim::Optimizer;
-use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Recorder};
+use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{
     InferenceStep as _, Interrupter, Learner, LearningComponentsMarker, SupervisedLearningStrategy,
-    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingStrategy,
-    ValidLoader,
+    SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput, TrainingComponents,
+    TrainingStrategy, ValidLoader,
 };
 use cellpatch_analysis::metrics::ConfusionMatrix;
 use cellpatch_model::ModelBackend;
 
+use self::start::{Records, Start};
 use crate::batches::{BatchSource, Batches, Cursor, NoBatches};
-use crate::checkpoint::{self, BestEpoch, Checkpoint, EpochLosses, Finish, TrainingState};
+use crate::checkpoint::{self, BestEpoch, EpochLosses, Finish, TrainingState};
+use crate::collective::{Exchanged, StepPart};
 use crate::loss::{self, BatchLoss};
 use crate::metrics::{ClassificationScores, EpochRecord, MetricRecord, MetricsFile, StepRecord};
 use crate::optimizer::{CoupledAdam, SharedOptimizer, coupled_adam};
@@ -43,6 +47,10 @@ type SaveModel<M> = dyn Fn(&M, &TrainingState) -> Result<()>;
 /// On the CPU a run that was killed and resumed computes the bits of one that was not, as long as the trainee's step is a
 /// function of its weights and its batch.
 ///
+/// Where there is a collective, every rank calls this with its part of the batches: a step is then that of the whole batch,
+/// and rank 0 alone writes. When a rank is gone the others end with [`Error::Collective`] at their next step; rank 0 saves a
+/// checkpoint before.
+///
 /// - `model`: with parameters [numbered](crate::numbered), so that equal runs write equal checkpoints
 /// - `learning_rate`: by the number of steps in an epoch and those already taken
 /// - `save_model`: called with the weights of every new best epoch; without validation, with the newest ones at every
@@ -63,21 +71,11 @@ where
     M: Trainee<B>,
 {
     let optimizer = SharedOptimizer::new(coupled_adam(setup.weight_decay));
-    let (model, optimizer, start) = if setup.resume {
-        let (checkpoint, passed_over) = checkpoint::newest(&setup.run.checkpoints())?;
-        for reason in passed_over {
-            setup.observer.on_warning(&format!("passed over a damaged checkpoint: {reason}"));
-        }
-        checkpoint.fingerprint.check(&setup.fingerprint, &checkpoint.folder)?;
-        let (model, optimizer) = restore(&checkpoint, model, optimizer, device)?;
-        (model.resumed(checkpoint.state.step), optimizer, reopened(checkpoint.state, setup.epochs))
-    } else {
-        (model, optimizer, TrainingState::start())
-    };
+    let Start { model, optimizer, state: start } = start::start(device, model, optimizer, &setup)?;
     let training_cursor = Arc::new(Cursor::default());
     let validation_cursor = Arc::new(Cursor::default());
     let batches = |source: &M::Source, cursor: &Arc<Cursor>| {
-        Batches::new(source.clone(), Arc::clone(cursor), setup.seed)
+        Batches::new(source.clone(), Arc::clone(cursor), setup.dropout_seed())
     };
     let training: Arc<dyn DataLoader<B, _>> = Arc::new(batches(&setup.training, &training_cursor));
     let validation: Arc<dyn DataLoader<B::InnerBackend, _>> = match &setup.validation {
@@ -85,7 +83,7 @@ where
         None => Arc::new(NoBatches),
     };
     let learning_rate = learning_rate(setup.training.n_batches(), start.step as usize);
-    let run = Arc::clone(&setup.run);
+    let run = setup.run.clone();
     let (interrupter, epochs) = (setup.interrupter.clone(), setup.epochs);
     let strategy = Arc::new(ResumableStrategy {
         setup,
@@ -96,7 +94,9 @@ where
         save_model: Box::new(save_model),
         ending: Mutex::new(None),
     });
-    SupervisedTraining::new(run.path(), training, validation)
+    // Burn writes nothing there: its loggers and checkpoints are switched off.
+    let folder = run.as_ref().map_or(Path::new(""), |run| run.path());
+    SupervisedTraining::new(folder, training, validation)
         .renderer(SilentRenderer)
         .with_application_logger(None)
         .with_metric_logger(SilentRenderer)
@@ -106,14 +106,6 @@ where
         .launch(Learner::new(model, optimizer, learning_rate));
     let ending = strategy.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
     ending.unwrap_or(Ok(start))
-}
-
-/// A finished run goes on when more epochs are asked for than it had.
-fn reopened(mut state: TrainingState, epochs: usize) -> TrainingState {
-    if state.finished == Some(Finish::Completed) && state.epoch <= epochs {
-        state.finished = None;
-    }
-    state
 }
 
 /// See the module's documentation.
@@ -128,34 +120,6 @@ where
     start: TrainingState,
     save_model: Box<SaveModel<M::InnerModule>>,
     ending: Mutex<Option<Result<TrainingState>>>,
-}
-
-/// Puts weights and moments back as a checkpoint holds them.
-///
-/// # Errors
-/// [`Error::Format`] when a record is not one of this model.
-fn restore<M, B>(
-    checkpoint: &Checkpoint,
-    model: M,
-    optimizer: Adam<M, B>,
-    device: &B::Device,
-) -> Result<(M, Adam<M, B>)>
-where
-    B: AutodiffBackend + ModelBackend,
-    B::InnerBackend: ModelBackend,
-    M: Trainee<B>,
-{
-    let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
-    let damaged = |reason: burn::record::RecorderError| Error::Format {
-        action: "read",
-        path: checkpoint.folder.clone(),
-        reason: reason.to_string(),
-    };
-    let record = Recorder::<B>::load(&recorder, checkpoint.model.clone(), device).map_err(damaged)?;
-    let model = model.load_record(record);
-    let record = Recorder::<B>::load(&recorder, checkpoint.optimizer.clone(), device).map_err(damaged)?;
-    let optimizer = Optimizer::<M, B>::load_record(optimizer, record);
-    Ok((model, optimizer))
 }
 
 impl<M, B> SupervisedLearningStrategy<Components<M, B>> for ResumableStrategy<M, B>
@@ -192,10 +156,37 @@ where
 
 /// What happened since losses were last read.
 enum Unread<B: Backend> {
-    /// A step, its loss still on the device only.
-    Step(StepRecord, BatchLoss<B>),
+    /// A step and its loss.
+    Step(StepRecord, StepLoss<B>),
     /// The end of an epoch that is not validated.
     EpochEnd { epoch: usize, step: u64, seconds: f64 },
+}
+
+/// The loss of a step.
+enum StepLoss<B: Backend> {
+    /// Still on the device only.
+    OnDevice(BatchLoss<B>),
+    /// Added up over the ranks.
+    Whole { sum: f64, weight: f64 },
+}
+
+impl<B: Backend> StepLoss<B> {
+    /// The sum of the losses, for which it may wait, and what it is divided by.
+    fn read(&self) -> (f64, f64) {
+        match self {
+            Self::OnDevice(loss) => (loss.sum(), loss.weight),
+            &Self::Whole { sum, weight } => (sum, weight),
+        }
+    }
+}
+
+/// A batch after the forward and backward pass, on all ranks.
+struct Step<B: Backend> {
+    gradients: GradientsParams,
+    loss: StepLoss<B>,
+    n_cells: u64,
+    /// Whether a rank was asked to end; all ranks know it at the same step.
+    stops: bool,
 }
 
 struct TrainingLoop<'a, M: Trainee<B>, B: AutodiffBackend + ModelBackend>
@@ -222,15 +213,30 @@ where
     M: Trainee<B>,
 {
     fn run(&mut self) -> Result<TrainingState> {
-        let mut metrics = MetricsFile::open(&self.strategy.setup.run.metrics(), self.state.metrics_bytes)?;
+        let mut metrics = match &self.strategy.setup.run {
+            Some(run) => MetricsFile::open(&run.metrics(), self.state.metrics_bytes)?,
+            None => MetricsFile::nowhere(),
+        };
         while self.state.finished.is_none() {
-            let interrupted = self.train_epoch(&mut metrics)? || self.end_epoch(&mut metrics)?;
+            let interrupted = match self.epoch(&mut metrics) {
+                // The last step that all took is whole here: nothing of it needs to be lost.
+                Err(error @ Error::Collective(_)) => {
+                    self.checkpoint(&mut metrics)?;
+                    return Err(error);
+                }
+                ended => ended?,
+            };
             if interrupted {
                 self.checkpoint(&mut metrics)?;
                 break;
             }
         }
         Ok(self.state.clone())
+    }
+
+    /// Takes the rest of an epoch; true when it was interrupted.
+    fn epoch(&mut self, metrics: &mut MetricsFile) -> Result<bool> {
+        Ok(self.train_epoch(metrics)? || self.end_epoch(metrics)?)
     }
 
     fn is_validated(&self) -> bool {
@@ -263,15 +269,16 @@ where
             self.learner.lr_step();
             let n_cells = M::Source::cells_in(&batch.cells);
             let output = self.learner.train_step(batch);
-            self.learner.optimizer_step(output.grads);
+            let step = self.over_ranks(output, n_cells as u64)?;
+            self.learner.optimizer_step(step.gradients);
             self.state.step += 1;
             self.state.batch += 1;
-            self.state.cells += n_cells as u64;
-            self.unread.push(Unread::Step(self.step_record(), output.item));
+            self.state.cells += step.n_cells;
+            self.unread.push(Unread::Step(self.step_record(), step.loss));
             if self.unread.len() >= STEPS_PER_READ {
                 self.read_losses(metrics)?;
             }
-            if self.interrupter.should_stop() {
+            if step.stops || self.is_alone_and_stopped() {
                 return Ok(true);
             }
             if self.checkpoint_is_due() {
@@ -283,6 +290,43 @@ where
             return Err(error);
         }
         Ok(false)
+    }
+
+    /// Gradients and loss of a whole batch, from those of this rank's part.
+    fn over_ranks(
+        &self,
+        output: TrainOutput<BatchLoss<B::InnerBackend>>,
+        n_cells: u64,
+    ) -> Result<Step<B::InnerBackend>> {
+        let Some(collective) = &self.strategy.setup.collective else {
+            let loss = StepLoss::OnDevice(output.item);
+            return Ok(Step { gradients: output.grads, loss, n_cells, stops: false });
+        };
+        let own = self.part(output.item, n_cells);
+        let Exchanged { gradients, whole } =
+            collective.exchange_gradients::<B, M>(&self.learner.model(), output.grads, &own)?;
+        let StepPart { loss_sum: sum, weight, n_cells, stops, .. } = whole;
+        let loss = loss::mean(sum, weight);
+        if !loss.is_finite() {
+            return Err(Error::Diverged { loss, step: self.state.step + 1 });
+        }
+        Ok(Step { gradients, loss: StepLoss::Whole { sum, weight }, n_cells, stops })
+    }
+
+    /// What this rank tells the others of its part of a batch.
+    fn part(&self, loss: BatchLoss<B::InnerBackend>, n_cells: u64) -> StepPart {
+        StepPart {
+            loss_sum: loss.sum(),
+            weight: loss.weight,
+            n_cells,
+            stops: self.interrupter.should_stop(),
+            classified: loss.classified,
+        }
+    }
+
+    /// Whether the only process was asked to end. Several agree on it in their exchanges: none may go ahead alone.
+    fn is_alone_and_stopped(&self) -> bool {
+        self.strategy.setup.collective.is_none() && self.interrupter.should_stop()
     }
 
     fn step_record(&self) -> StepRecord {
@@ -310,13 +354,13 @@ where
         for unread in self.unread.drain(..) {
             match unread {
                 Unread::Step(mut record, loss) => {
-                    let sum = loss.sum();
-                    record.loss = loss::mean(sum, loss.weight);
+                    let (sum, weight) = loss.read();
+                    record.loss = loss::mean(sum, weight);
                     if !record.loss.is_finite() {
                         return Err(Error::Diverged { loss: record.loss, step: record.step });
                     }
                     self.state.epoch_loss_sum += sum;
-                    self.state.epoch_weight += loss.weight;
+                    self.state.epoch_weight += weight;
                     newest = Some(records.len());
                     records.push(MetricRecord::Step(record));
                 }
@@ -352,13 +396,18 @@ where
         let model = M::before_validation(self.learner.model().valid(), &mut setup.training.read(0, 0))?;
         let (mut sum, mut weight, mut done, mut classified) = (0.0, 0.0, 0, Vec::new());
         for batch in self.validation.iter() {
-            done += M::Source::cells_in(&batch.cells);
-            let loss = model.step(batch);
-            sum += loss.sum();
-            weight += loss.weight;
-            classified.extend(loss.classified);
+            let in_batch = M::Source::cells_in(&batch.cells) as u64;
+            let own = self.part(model.step(batch), in_batch);
+            let whole = match &setup.collective {
+                Some(collective) => collective.exchange(&own)?,
+                None => own,
+            };
+            sum += whole.loss_sum;
+            weight += whole.weight;
+            done += whole.n_cells as usize;
+            classified.extend(whole.classified);
             setup.observer.on_validation(done, n_cells);
-            if self.interrupter.should_stop() {
+            if whole.stops {
                 return Ok(true);
             }
         }
@@ -388,7 +437,7 @@ where
         if best {
             self.state.best = Some(BestEpoch { epoch, losses });
             self.state.epochs_without_improvement = 0;
-            (self.strategy.save_model)(model, &self.state)?;
+            self.save_model(model)?;
         } else {
             self.state.epochs_without_improvement += 1;
         }
@@ -428,26 +477,29 @@ where
     fn checkpoint(&mut self, metrics: &mut MetricsFile) -> Result<()> {
         self.read_losses(metrics)?;
         if !self.is_validated() {
-            (self.strategy.save_model)(&self.learner.model().valid(), &self.state)?;
+            self.save_model(&self.learner.model().valid())?;
         }
+        self.last_checkpoint = Instant::now();
         let TrainingSetup { run, fingerprint, observer, policy, .. } = &self.strategy.setup;
+        let Some(run) = run else { return Ok(()) };
         self.state.seconds = self.seconds();
         self.state.metrics_bytes = metrics.synced_length()?;
-        let recorder = NamedMpkBytesRecorder::<FullPrecisionSettings>::default();
-        let unwritable = |reason: burn::record::RecorderError| Error::Format {
-            action: "written",
-            path: run.checkpoints(),
-            reason: reason.to_string(),
-        };
-        let model =
-            Recorder::<B>::record(&recorder, self.learner.model().into_record(), ()).map_err(unwritable)?;
-        let moments = Optimizer::<M, B>::to_record(&self.strategy.optimizer);
-        let optimizer = Recorder::<B>::record(&recorder, moments, ()).map_err(unwritable)?;
+        let records =
+            Records::of::<M, B>(self.learner.model(), &self.strategy.optimizer, &run.checkpoints())?;
+        let (model, optimizer) = (records.model, records.optimizer.unwrap_or_default());
         let folder = checkpoint::write(&run.checkpoints(), fingerprint, &self.state, &model, &optimizer)?;
         checkpoint::prune(&run.checkpoints(), policy.keep)?;
         observer.on_checkpoint(self.state.step, &folder);
         self.last_checkpoint = Instant::now();
         Ok(())
+    }
+
+    /// Writes the weights that are kept, where this process writes anything.
+    fn save_model(&self, model: &M::InnerModule) -> Result<()> {
+        match self.strategy.setup.run {
+            Some(_) => (self.strategy.save_model)(model, &self.state),
+            None => Ok(()),
+        }
     }
 }
 

@@ -98,12 +98,28 @@ pub struct Loader {
 }
 
 /// What the threads of an epoch share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Source {
     shards: Arc<ShardSet>,
     selection: RowSelection,
     options: LoaderOptions,
-    threads: ThreadPool,
+    threads: Arc<ThreadPool>,
+    rank: Rank,
+}
+
+/// One of several processes that divide every batch among them.
+#[derive(Debug, Clone, Copy)]
+struct Rank {
+    rank: usize,
+    world_size: usize,
+}
+
+impl Rank {
+    /// The members of a batch that are this process's: as many as those of any other, or one more or less.
+    fn part_of<'a, T>(&self, batch: &'a [T]) -> &'a [T] {
+        let start = |rank: usize| batch.len() * rank / self.world_size;
+        &batch[start(self.rank)..start(self.rank + 1)]
+    }
 }
 
 impl Loader {
@@ -128,11 +144,29 @@ impl Loader {
             .map_err(|source| {
                 Error::io("start threads to read", shards.path(), std::io::Error::other(source))
             })?;
-        let loader = Self { source: Arc::new(Source { shards, selection, options, threads }) };
+        let (threads, rank) = (Arc::new(threads), Rank { rank: 0, world_size: 1 });
+        let loader = Self { source: Arc::new(Source { shards, selection, options, threads, rank }) };
         if loader.n_batches() == 0 {
             return Err(Error::NoCells { path: loader.shards().path().to_path_buf(), filtered: false });
         }
         Ok(loader)
+    }
+
+    /// The same batches, of which only one process's part is made: the parts of all ranks are the whole batches, in
+    /// order. A batch with fewer cells than there are processes leaves some of them an empty part.
+    ///
+    /// Row groups are decoded whole by every process, since the cells of a batch lie anywhere in a window; masking and
+    /// everything after it is of the part alone. What the loader says of cells and batches stays that of the whole.
+    ///
+    /// # Errors
+    /// [`Error::BadOption`] if there is no such rank.
+    pub fn of_rank(&self, rank: usize, world_size: usize) -> Result<Self> {
+        if rank >= world_size {
+            let reason = format!("ranks are counted from 0, and there are {world_size} processes");
+            return Err(Error::BadOption { option: "rank", value: rank.to_string(), reason });
+        }
+        let source = Source { rank: Rank { rank, world_size }, ..Source::clone(&self.source) };
+        Ok(Self { source: Arc::new(source) })
     }
 
     /// The shard set the cells come from.

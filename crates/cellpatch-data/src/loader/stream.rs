@@ -227,7 +227,8 @@ fn run_batcher<K: BuildBatch>(
         let n_skipped = plan.first_batch.saturating_sub(plan.batches(block.window).start).min(cut.len());
         for together in cut[n_skipped..].chunks(source.threads.current_num_threads()) {
             let build = |scratch: &mut K::Scratch, members: &Vec<usize>| {
-                let cells: Vec<_> = members.iter().map(|&member| cell(&block.order[member])).collect();
+                let own = source.rank.part_of(members);
+                let cells: Vec<_> = own.iter().map(|&member| cell(&block.order[member])).collect();
                 builder.build(&cells, scratch)
             };
             let built: Vec<K::Batch> = source

@@ -104,6 +104,41 @@ proptest! {
 }
 
 #[test]
+fn the_parts_of_all_ranks_are_the_batches_of_one_process() {
+    let (_folder, set) = shards(300);
+    let set = Arc::new(set);
+    for (batch_size, length_buckets, shuffle) in
+        [(7, false, true), (8, true, true), (64, false, false), (299, true, true)]
+    {
+        let options = LoaderOptions { batch_size, length_buckets, shuffle, ..small() };
+        let whole = loader(&set, &all(&set), &options);
+        for world_size in [1, 2, 3, 4, 11] {
+            let ranks: Vec<Loader> =
+                (0..world_size).map(|rank| whole.of_rank(rank, world_size).unwrap()).collect();
+            assert!(ranks.iter().all(|rank| (rank.n_batches(), rank.n_cells()) == (whole.n_batches(), 300)));
+            for first_batch in [0, whole.n_batches() - 1] {
+                let parts: Vec<Vec<MaskedBatch>> =
+                    ranks.iter().map(|rank| collect(rank, 2, first_batch)).collect();
+                for (index, batch) in collect(&whole, 2, first_batch).iter().enumerate() {
+                    let of_batch: Vec<&MaskedBatch> = parts.iter().map(|part| &part[index]).collect();
+                    let sizes: Vec<usize> = of_batch.iter().map(|part| part.n_cells()).collect();
+                    let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+                    assert!(most - least <= 1, "{sizes:?}");
+                    let joined = of_batch.iter().flat_map(|part| part.rows.clone());
+                    assert!(joined.eq(batch.rows.iter().copied()));
+                    let values = of_batch.iter().flat_map(|part| part.target_values.clone());
+                    assert!(values.eq(batch.target_values.iter().copied()), "masks are those of the whole");
+                }
+            }
+        }
+    }
+    assert!(matches!(
+        loader(&set, &all(&set), &small()).of_rank(3, 3),
+        Err(Error::BadOption { option: "rank", .. })
+    ));
+}
+
+#[test]
 fn cells_are_reduced_to_the_wanted_genes() {
     let (_folder, set) = shards(60);
     let set = Arc::new(set);
