@@ -161,11 +161,10 @@ impl Job<'_> {
     }
 
     fn interrupted(&self, outcome: &PretrainingOutcome) -> Failure {
-        Failure::new(
-            Category::Interrupted,
-            format!("interrupted after {} steps; saved {}", outcome.steps, outcome.checkpoint.display()),
-        )
-        .with_help(format!("go on with: pretrain --resume --run-dir {}", self.run.path().display()))
+        let saved =
+            outcome.checkpoint.as_ref().map_or(String::new(), |path| format!("; saved {}", path.display()));
+        Failure::new(Category::Interrupted, format!("interrupted after {} steps{saved}", outcome.steps))
+            .with_help(format!("go on with: pretrain --resume --run-dir {}", self.run.path().display()))
     }
 }
 

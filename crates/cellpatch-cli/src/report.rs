@@ -45,7 +45,8 @@ pub(crate) struct Summary {
     pub validation_r2: Option<f64>,
     pub best_epoch: Option<usize>,
     pub stopped_early: bool,
-    pub checkpoint: PathBuf,
+    /// None on a rank other than 0, which writes nothing.
+    pub checkpoint: Option<PathBuf>,
     pub model: PathBuf,
     pub report: PathBuf,
     pub run_dir: PathBuf,
@@ -105,9 +106,13 @@ impl Summary {
                 .filter(|&best| best != self.epochs)
                 .map_or(String::new(), |best| format!(" (epoch {best})")),
         ));
-        for (name, path) in
-            [("model", &self.model), ("report", &self.report), ("checkpoint", &self.checkpoint)]
-        {
+        let written = [
+            ("model", Some(&self.model)),
+            ("report", Some(&self.report)),
+            ("checkpoint", self.checkpoint.as_ref()),
+        ];
+        for (name, path) in written {
+            let Some(path) = path else { continue };
             text.push_str(&format!("{name:11}{}\n", path.display()));
         }
         text

@@ -1,5 +1,11 @@
 //! The kernels on a card against plain operations on the same card.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "clippy takes only functions marked as tests for tests, and here the helpers are most of them"
+)]
+
 use std::panic::catch_unwind;
 
 use burn::backend::{Autodiff, Wgpu};
