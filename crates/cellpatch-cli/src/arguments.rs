@@ -12,6 +12,7 @@ use crate::device::DeviceChoice;
 use crate::embed::EmbedOptions;
 use crate::merge::MergeArguments;
 use crate::options::{DataOptions, PretrainOptions};
+use crate::ranks::RankOptions;
 use crate::spatial::SpatialOptions;
 use crate::weights::{ExportOptions, ImportOptions};
 
@@ -77,6 +78,8 @@ pub(crate) enum Command {
 pub(crate) struct PretrainArguments {
     #[command(flatten)]
     pub options: PretrainOptions,
+    #[command(flatten)]
+    pub ranks: RankOptions,
     /// A TOML file whose keys are these flags; flags win over it
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub config: Option<PathBuf>,
@@ -168,7 +171,12 @@ pub(crate) struct DoctorArguments {
 
 /// The keys a configuration file of `pretrain` may have: its flags that hold a value of their own.
 pub(crate) fn pretrain_keys() -> Vec<String> {
-    keys(&["pretrain"])
+    let ranks = RankOptions::augment_args(clap::Command::new("ranks"));
+    let belongs_to_a_start: Vec<&str> =
+        ranks.get_arguments().filter_map(|argument| argument.get_long()).collect();
+    let mut keys = keys(&["pretrain"]);
+    keys.retain(|key| !belongs_to_a_start.contains(&key.as_str()));
+    keys
 }
 
 /// The same of `annotate train`.

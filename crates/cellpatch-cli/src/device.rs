@@ -108,6 +108,18 @@ impl DeviceChoice {
         }
         Ok(self)
     }
+
+    /// The device of one of several processes on this machine, each of which was told the same: the first card stands for
+    /// all, which they share out. (Where a scheduler shows each process a card of its own, there is but one.)
+    pub(crate) fn for_rank(self, local_rank: usize) -> Self {
+        match self {
+            Self::Cuda(0) if local_rank > 0 => {
+                let n_cards = doctor::probe(self).map_or(1, |found| found.n_devices.max(1));
+                Self::Cuda(local_rank % n_cards)
+            }
+            device => device,
+        }
+    }
 }
 
 /// Runs `$body` with `$backend` naming the chosen backend (without autodiff) and `$device` its device.

@@ -37,6 +37,12 @@ impl Category {
         }
     }
 
+    /// The category of a process that ended with an exit code; what is not one of ours, such as a panic's, is the environment's.
+    pub(crate) fn of_exit_code(code: u8) -> Self {
+        let all = [Self::Usage, Self::Input, Self::Environment, Self::Interrupted];
+        all.into_iter().find(|category| category.exit_code() == code).unwrap_or(Self::Environment)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Usage => "usage",

@@ -33,6 +33,7 @@ mod merge;
 mod model;
 mod options;
 mod pretrain;
+mod ranks;
 mod report;
 mod runs;
 mod shard;

@@ -1,13 +1,18 @@
 //! `cellpatch pretrain`: settings, shards, training, report.
 
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::Interrupter;
 use cellpatch_data::ShardSet;
 use cellpatch_model::ModelBackend;
 use cellpatch_train::{
     EpochRecord, Execution, Observer, PretrainingConfig, PretrainingData, PretrainingOutcome, RunDirectory,
-    StepRecord, pretrain,
+    StepRecord, pretrain, pretrain_as_rank,
 };
 
 use crate::arguments::{PretrainArguments, pretrain_keys};
@@ -17,6 +22,7 @@ use crate::failure::{Category, Failure};
 use crate::inputs::{self, Input};
 use crate::interrupt;
 use crate::options::{PretrainOptions, overlay, read_config};
+use crate::ranks::{self, Rank};
 use crate::report::{self, Summary};
 use crate::runs;
 use crate::sources;
@@ -24,109 +30,170 @@ use crate::terminal::{Progress, Terminal};
 
 /// Pretrains a model on a user's cells, or on built-in ones.
 pub(crate) fn run(terminal: &Terminal, arguments: PretrainArguments) -> Result<(), Failure> {
-    let (options, run) = prepare(terminal, &arguments)?;
-    let config = options.pretraining()?;
-    let device = options.device.unwrap_or_default().resolve(terminal)?;
+    let rank = arguments.ranks.resolve(&|name| std::env::var(name).ok())?;
+    // Only rank 0 tells how it goes; all say what went wrong.
+    let is_first = rank.as_ref().is_none_or(|rank| rank.rank == 0);
+    let terminal = &Terminal { quiet: terminal.quiet || !is_first, ..*terminal };
+    let start = Start::prepare(terminal, &arguments, rank)?;
     let interrupter = interrupt::on_ctrl_c()?;
-    let data = open_data(terminal, &options, &config, &run).inspect_err(|_| run.discard())?;
-    terminal.note(&format!(
-        "pretraining on {device}: {} cells ({} for validation), {} genes, {} epochs of {} steps",
-        data.training().n_cells(),
-        data.validation().n_cells(),
-        data.shards().manifest().n_genes,
-        config.epochs,
-        data.training().n_batches(),
-    ));
-    let execution =
-        Execution { checkpoints: options.checkpoints(), resume: run.checkpoints().is_dir(), interrupter };
-    interrupt::can_save(true);
-    let job = Job { terminal, options: &options, config: &config, data: &data, run: &run, device };
-    on_device!(device, |B, backend_device| job.run::<B>(&backend_device, execution))
+    if arguments.ranks.follow {
+        ranks::follow(interrupter.clone());
+    }
+    match arguments.ranks.processes {
+        Some(processes) => start.launch(terminal, processes, &interrupter),
+        None => start.train(terminal, interrupter),
+    }
 }
 
-/// Settings and the run directory they belong to.
-fn prepare(
-    terminal: &Terminal,
-    arguments: &PretrainArguments,
-) -> Result<(PretrainOptions, Arc<RunDirectory>), Failure> {
-    let keys = pretrain_keys();
-    let mut options = arguments.options.clone();
-    if let Some(path) = &arguments.config {
-        let (file, warnings) = read_config(path, &keys)?;
-        warnings.iter().for_each(|warning| terminal.warn(warning));
-        options = overlay(&options, &file)?;
-    }
-    if arguments.resume {
-        let path = match &arguments.run_dir {
-            Some(path) => path.clone(),
-            None => runs::newest("pretrain")?,
-        };
-        let run = RunDirectory::open(&path)?;
-        let (stored, _) = read_config(&run.config(), &keys)?;
-        return Ok((overlay(&options, &stored)?, Arc::new(run)));
-    }
-    if options.data.data.is_none() {
-        options = overlay(&options, &builtin::options()?)?;
-    }
-    options.pretraining()?;
-    if let Some(paths) = &options.data.data {
-        inputs::find(paths)?;
-    }
-    let path = arguments.run_dir.clone().unwrap_or_else(|| runs::next("pretrain"));
-    let run = RunDirectory::create(&path)?;
-    let text = toml::to_string(&options).map_err(|error| Failure::new(Category::Usage, error.to_string()))?;
-    run.write(&run.config(), text.as_bytes())?;
-    Ok((options, Arc::new(run)))
+/// What a training begins with, in this process.
+struct Start {
+    options: PretrainOptions,
+    config: PretrainingConfig,
+    /// The run's folder, where this process knows one.
+    folder: Option<PathBuf>,
+    /// The same, where this process writes into it: not on a rank other than 0.
+    run: Option<Arc<RunDirectory>>,
+    /// None where it trains alone, and where it is to start those who do not.
+    rank: Option<Rank>,
 }
 
-/// The cells of a run, split and ready; the run gets their vocabulary.
-fn open_data(
-    terminal: &Terminal,
-    options: &PretrainOptions,
-    config: &PretrainingConfig,
-    run: &RunDirectory,
-) -> Result<PretrainingData, Failure> {
-    let shards = open_shards(terminal, options, config, run)?;
-    shards.vocabulary()?.write_parquet(&run.vocabulary())?;
-    Ok(PretrainingData::open(shards, config)?)
-}
-
-/// The shard set of a run: the user's, or one made from the user's files or from built-in cells.
-fn open_shards(
-    terminal: &Terminal,
-    options: &PretrainOptions,
-    config: &PretrainingConfig,
-    run: &RunDirectory,
-) -> Result<Arc<ShardSet>, Failure> {
-    let input = options.data.data.as_deref().map(inputs::find).transpose()?;
-    if let Some(Input::Shards(path)) = &input {
-        return Ok(Arc::new(options.cache.open(path)?));
-    }
-    if inputs::is_shard_set(&run.shards()) {
-        return Ok(Arc::new(ShardSet::open(run.shards())?));
-    }
-    let generated;
-    let files = match input {
-        Some(Input::Files(files)) => files,
-        _ => {
-            generated = builtin::write_cells(terminal, options)?;
-            vec![generated.path().join(builtin::FILE)]
+impl Start {
+    /// Settings and the run directory they belong to.
+    fn prepare(
+        terminal: &Terminal,
+        arguments: &PretrainArguments,
+        rank: Option<Rank>,
+    ) -> Result<Self, Failure> {
+        let keys = pretrain_keys();
+        let writes = rank.as_ref().is_none_or(|rank| rank.rank == 0);
+        let mut options = arguments.options.clone();
+        if let Some(path) = &arguments.config {
+            let (file, warnings) = read_config(path, &keys)?;
+            warnings.iter().for_each(|warning| terminal.warn(warning));
+            options = overlay(&options, &file)?;
         }
-    };
-    let capacity = config.model.gene_capacity;
-    let shard_options = inputs::shard_options(&files, &options.data, capacity, &options.required_columns())?;
-    let shards = inputs::write(terminal, &files, &run.shards(), &shard_options)?;
-    sources::describe(&shards).iter().for_each(|line| terminal.note(line));
-    Ok(shards)
+        if arguments.resume {
+            let path = match &arguments.run_dir {
+                Some(path) => path.clone(),
+                None => runs::newest("pretrain")?,
+            };
+            let run = if writes { Some(Arc::new(RunDirectory::open(&path)?)) } else { None };
+            let (stored, _) = read_config(&path.join(RunDirectory::CONFIG), &keys)?;
+            let options = overlay(&options, &stored)?;
+            return Ok(Self { config: options.pretraining()?, options, folder: Some(path), run, rank });
+        }
+        if options.data.data.is_none() {
+            options = overlay(&options, &builtin::options()?)?;
+        }
+        let config = options.pretraining()?;
+        if let Some(paths) = &options.data.data {
+            inputs::find(paths)?;
+        }
+        if !writes {
+            return Ok(Self { options, config, folder: None, run: None, rank });
+        }
+        let path = arguments.run_dir.clone().unwrap_or_else(|| runs::next("pretrain"));
+        let run = RunDirectory::create(&path)?;
+        let text =
+            toml::to_string(&options).map_err(|error| Failure::new(Category::Usage, error.to_string()))?;
+        run.write(&run.config(), text.as_bytes())?;
+        Ok(Self { options, config, folder: Some(path), run: Some(Arc::new(run)), rank })
+    }
+
+    /// Trains, alone or as one of several.
+    fn train(self, terminal: &Terminal, interrupter: Interrupter) -> Result<(), Failure> {
+        let Self { options, config, run, rank, .. } = &self;
+        let device = options.device.unwrap_or_default().resolve(terminal)?;
+        let device = device.for_rank(rank.as_ref().map_or(0, |rank| rank.local_rank));
+        let data = self.open_data(terminal).inspect_err(|_| self.discard())?;
+        terminal.note(&format!(
+            "pretraining on {device}: {} cells ({} for validation), {} genes, {} epochs of {} steps",
+            data.training().n_cells(),
+            data.validation().n_cells(),
+            data.shards().manifest().n_genes,
+            config.epochs,
+            data.training().n_batches(),
+        ));
+        let resume = run.as_ref().is_some_and(|run| run.checkpoints().is_dir());
+        let execution = Execution { checkpoints: options.checkpoints(), resume, interrupter };
+        interrupt::can_save(true);
+        let job = Job { terminal, start: &self, data: &data, device };
+        on_device!(device, |B, backend_device| job.run::<B>(&backend_device, execution))
+    }
+
+    /// Starts other processes that train, once there is something to train on.
+    fn launch(
+        self,
+        terminal: &Terminal,
+        processes: NonZeroUsize,
+        interrupter: &Interrupter,
+    ) -> Result<(), Failure> {
+        self.open_data(terminal).inspect_err(|_| self.discard())?;
+        let unwritable = |error: std::io::Error| {
+            Failure::new(Category::Environment, format!("could not write settings: {error}"))
+        };
+        let mut settings = tempfile::NamedTempFile::new().map_err(unwritable)?;
+        let text = toml::to_string(&self.options)
+            .map_err(|error| Failure::new(Category::Usage, error.to_string()))?;
+        settings.write_all(text.as_bytes()).map_err(unwritable)?;
+        let Self { folder: Some(folder), run, .. } = self else { return Ok(()) };
+        // Rank 0 works in it now.
+        drop(run);
+        interrupt::can_save(true);
+        ranks::launch(terminal, processes, &folder, settings.path(), interrupter)
+    }
+
+    /// A run that could not begin leaves nothing.
+    fn discard(&self) {
+        self.run.iter().for_each(|run| run.discard());
+    }
+
+    /// The cells of a run, split and ready; the run gets their vocabulary.
+    fn open_data(&self, terminal: &Terminal) -> Result<PretrainingData, Failure> {
+        let shards = self.open_shards(terminal)?;
+        if let Some(run) = &self.run {
+            shards.vocabulary()?.write_parquet(&run.vocabulary())?;
+        }
+        Ok(PretrainingData::open(shards, &self.config)?)
+    }
+
+    /// The shard set of a run: the user's, or one made from the user's files or from built-in cells.
+    fn open_shards(&self, terminal: &Terminal) -> Result<Arc<ShardSet>, Failure> {
+        let options = &self.options;
+        let input = options.data.data.as_deref().map(inputs::find).transpose()?;
+        if let Some(Input::Shards(path)) = &input {
+            return Ok(Arc::new(options.cache.open(path)?));
+        }
+        let own = self.folder.as_ref().map(|folder| folder.join(RunDirectory::SHARDS));
+        if let Some(own) = own.filter(|own| inputs::is_shard_set(own)) {
+            return Ok(Arc::new(ShardSet::open(own)?));
+        }
+        let (Some(run), None) = (&self.run, &self.rank) else {
+            return Err(Failure::new(Category::Usage, "several processes read one shard set, and there is none")
+                .with_help("make one with `shard`, where all of them can read it, and give it by --data; or let --processes start them"));
+        };
+        let generated;
+        let files = match input {
+            Some(Input::Files(files)) => files,
+            _ => {
+                generated = builtin::write_cells(terminal, options)?;
+                vec![generated.path().join(builtin::FILE)]
+            }
+        };
+        let capacity = self.config.model.gene_capacity;
+        let shard_options =
+            inputs::shard_options(&files, &options.data, capacity, &options.required_columns())?;
+        let shards = inputs::write(terminal, &files, &run.shards(), &shard_options)?;
+        sources::describe(&shards).iter().for_each(|line| terminal.note(line));
+        Ok(shards)
+    }
 }
 
 /// A training with everything it needs, before the backend is known.
 struct Job<'a> {
     terminal: &'a Terminal,
-    options: &'a PretrainOptions,
-    config: &'a PretrainingConfig,
+    start: &'a Start,
     data: &'a PretrainingData,
-    run: &'a Arc<RunDirectory>,
     device: DeviceChoice,
 }
 
@@ -136,35 +203,70 @@ impl Job<'_> {
         B: ModelBackend,
         Autodiff<B>: ModelBackend<Device = B::Device>,
     {
-        let total = (self.data.training().n_batches() * self.config.epochs) as u64;
-        let watcher = Arc::new(Watcher { bar: self.terminal.progress("training", total, "steps") });
-        let outcome = pretrain::<Autodiff<B>>(
-            device,
-            self.data,
-            self.config,
-            Arc::clone(self.run),
-            execution,
-            Arc::clone(&watcher) as Arc<dyn Observer>,
-        )?;
-        watcher.bar.finish();
+        let Start { options, config, run, .. } = self.start;
+        let outcome = self.train::<Autodiff<B>>(device, execution)?;
         interrupt::can_save(false);
         if outcome.finish.is_none() {
             return Err(self.interrupted(&outcome));
         }
-        let summary = Summary::new(self.data, &outcome, self.run, self.device);
-        report::write::<B>(&summary, self.options, self.config, self.data, self.run, device)?;
+        // What is left behind is rank 0's.
+        let Some(run) = run else { return Ok(()) };
+        let summary = Summary::new(self.data, &outcome, run, self.device, self.start.rank.as_ref());
+        report::write::<B>(&summary, options, config, self.data, run, device)?;
         let value = summary.to_json();
         let text = serde_json::to_string_pretty(&value).unwrap_or_default();
-        self.run.write(&self.run.summary(), text.as_bytes())?;
+        run.write(&run.summary(), text.as_bytes())?;
         self.terminal.result(&summary.text(), &value);
         Ok(())
+    }
+
+    fn train<B>(&self, device: &B::Device, execution: Execution) -> Result<PretrainingOutcome, Failure>
+    where
+        B: AutodiffBackend + ModelBackend,
+        B::InnerBackend: ModelBackend,
+    {
+        let Start { config, run, rank, .. } = self.start;
+        let ranks = match rank {
+            Some(rank) => {
+                let interrupter = execution.interrupter.clone();
+                let common = self.data.common::<B>(device, config)?;
+                Some(rank.meet(self.terminal, common, &|| interrupter.should_stop())?)
+            }
+            None => None,
+        };
+        let total = (self.data.training().n_batches() * config.epochs) as u64;
+        let watcher = Arc::new(Watcher { bar: self.terminal.progress("training", total, "steps") });
+        let observer = Arc::clone(&watcher) as Arc<dyn Observer>;
+        let outcome = match (ranks, run) {
+            (Some(ranks), run) => pretrain_as_rank::<B>(
+                device,
+                self.data,
+                config,
+                Arc::new(ranks),
+                run.clone(),
+                execution,
+                observer,
+            )?,
+            (None, Some(run)) => {
+                pretrain::<B>(device, self.data, config, Arc::clone(run), execution, observer)?
+            }
+            (None, None) => return Err(Failure::new(Category::Usage, "a training without a run directory")),
+        };
+        watcher.bar.finish();
+        Ok(outcome)
     }
 
     fn interrupted(&self, outcome: &PretrainingOutcome) -> Failure {
         let saved =
             outcome.checkpoint.as_ref().map_or(String::new(), |path| format!("; saved {}", path.display()));
-        Failure::new(Category::Interrupted, format!("interrupted after {} steps{saved}", outcome.steps))
-            .with_help(format!("go on with: pretrain --resume --run-dir {}", self.run.path().display()))
+        let failure =
+            Failure::new(Category::Interrupted, format!("interrupted after {} steps{saved}", outcome.steps));
+        match &self.start.folder {
+            Some(folder) => {
+                failure.with_help(format!("go on with: pretrain --resume --run-dir {}", folder.display()))
+            }
+            None => failure,
+        }
     }
 }
 

@@ -18,9 +18,13 @@ use serde::Serialize;
 use crate::device::DeviceChoice;
 use crate::failure::Failure;
 use crate::options::PretrainOptions;
+use crate::ranks::Rank;
 
 /// At most this many validation cells are drawn.
 const CELLS_DRAWN: usize = 2_000;
+
+/// Waiting for data is said where it takes more than this share of the time.
+const NOTABLE_WAIT: f64 = 0.05;
 
 /// Labels a picture is coloured by when none is named, in order of preference.
 const USUAL_LABELS: [&str; 3] = ["cell_type", "cell_types", "label"];
@@ -31,6 +35,8 @@ pub(crate) struct Summary {
     pub command: &'static str,
     pub version: &'static str,
     pub device: String,
+    /// How many trained together.
+    pub processes: usize,
     pub cells_train: usize,
     pub cells_validation: usize,
     pub genes: u64,
@@ -39,6 +45,8 @@ pub(crate) struct Summary {
     pub steps: u64,
     pub seconds: f64,
     pub cells_per_second: f64,
+    /// Share of the time in which training waited for its next batch.
+    pub waited_for_data: f64,
     pub train_loss: Option<f64>,
     pub validation_loss: Option<f64>,
     pub validation_loss_gene_mean: f64,
@@ -58,6 +66,7 @@ impl Summary {
         outcome: &PretrainingOutcome,
         run: &RunDirectory,
         device: DeviceChoice,
+        rank: Option<&Rank>,
     ) -> Self {
         let losses: Option<EpochLosses> = outcome.best.map(|best| best.losses);
         let validation = losses.and_then(|losses| losses.validation);
@@ -65,6 +74,7 @@ impl Summary {
             command: "pretrain",
             version: env!("CARGO_PKG_VERSION"),
             device: device.to_string(),
+            processes: rank.map_or(1, |rank| rank.world_size),
             cells_train: data.training().n_cells(),
             cells_validation: data.validation().n_cells(),
             genes: u64::from(data.shards().manifest().n_genes),
@@ -73,6 +83,7 @@ impl Summary {
             steps: outcome.steps,
             seconds: outcome.seconds,
             cells_per_second: outcome.cells as f64 / outcome.seconds.max(f64::MIN_POSITIVE),
+            waited_for_data: outcome.seconds_waited / outcome.seconds.max(f64::MIN_POSITIVE),
             train_loss: losses.map(|losses| losses.train),
             validation_loss: validation,
             validation_loss_gene_mean: outcome.validation_loss_gene_mean,
@@ -94,9 +105,20 @@ impl Summary {
     pub(crate) fn text(&self) -> String {
         let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.4}"));
         let mut text = format!(
-            "\npretrained {} epochs on {} cells in {:.0} s ({:.0} cells/s on {})\n",
-            self.epochs, self.cells_train, self.seconds, self.cells_per_second, self.device
+            "\npretrained {} epochs on {} cells in {:.0} s ({:.0} cells/s on {}{})\n",
+            self.epochs,
+            self.cells_train,
+            self.seconds,
+            self.cells_per_second,
+            self.device,
+            if self.processes > 1 { format!(", {} processes", self.processes) } else { String::new() },
         );
+        if self.waited_for_data > NOTABLE_WAIT {
+            text.push_str(&format!(
+                "{:.0} % of that time the next batch was not there yet: the disk, the network or the cores are too slow for the device\n",
+                100.0 * self.waited_for_data
+            ));
+        }
         text.push_str(&format!(
             "validation loss {} against {:.4} when each gene's mean is predicted: R2 {}{}\n\n",
             number(self.validation_loss),

@@ -46,6 +46,11 @@ impl Terminal {
         }
     }
 
+    /// What another process printed as its result.
+    pub(crate) fn hand_on(&self, output: &[u8]) {
+        print!("{}", String::from_utf8_lossy(output));
+    }
+
     /// The end of a command that failed.
     pub(crate) fn failure(&self, failure: &crate::failure::Failure) {
         if self.json {

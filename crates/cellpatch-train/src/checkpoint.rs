@@ -41,6 +41,9 @@ pub struct TrainingState {
     pub cells: u64,
     /// Seconds of training and validation.
     pub seconds: f64,
+    /// Seconds of those in which the next training batch was not there yet.
+    #[serde(default)]
+    pub seconds_waited: f64,
     /// Sum of the losses of the epoch so far.
     #[serde(alias = "epoch_squared_error")]
     pub epoch_loss_sum: f64,
@@ -115,6 +118,7 @@ impl TrainingState {
             step: 0,
             cells: 0,
             seconds: 0.0,
+            seconds_waited: 0.0,
             epoch_loss_sum: 0.0,
             epoch_weight: 0.0,
             best: None,

@@ -124,6 +124,8 @@ pub struct PretrainingOutcome {
     pub cells: u64,
     /// Seconds of training and validation, over all resumes.
     pub seconds: f64,
+    /// Seconds of those in which the next training batch was not there yet.
+    pub seconds_waited: f64,
     /// Losses of the newest finished epoch.
     pub last: Option<EpochLosses>,
     /// The epoch whose weights are in `model`.
@@ -292,6 +294,7 @@ where
         steps: state.step,
         cells: state.cells,
         seconds: state.seconds,
+        seconds_waited: state.seconds_waited,
         last: state.last,
         best: state.best,
         validation_loss_gene_mean,

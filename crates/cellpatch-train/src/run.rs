@@ -16,6 +16,11 @@ pub struct RunDirectory {
 }
 
 impl RunDirectory {
+    /// The file with the resolved configuration, in a run's folder.
+    pub const CONFIG: &str = "config.toml";
+    /// The folder with shards made for a run, in the run's folder.
+    pub const SHARDS: &str = "shards";
+
     /// Makes a new run directory.
     ///
     /// # Errors
@@ -46,7 +51,7 @@ impl RunDirectory {
     /// # Errors
     /// [`Error::NotARun`] when there is none, [`Error::RunLocked`] when another process works in it.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.join("config.toml").is_file() {
+        if !path.join(Self::CONFIG).is_file() {
             return Err(Error::NotARun { path: path.to_path_buf() });
         }
         Self::lock(path)
@@ -87,12 +92,12 @@ impl RunDirectory {
 
     /// The resolved configuration; its presence makes the folder a run.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(Self::CONFIG)
     }
 
     /// Shards made for this run, when the data was not a shard set already.
     pub fn shards(&self) -> PathBuf {
-        self.path.join("shards")
+        self.path.join(Self::SHARDS)
     }
 
     /// The gene vocabulary.

@@ -265,7 +265,8 @@ where
     fn train_epoch(&mut self, metrics: &mut MetricsFile) -> Result<bool> {
         self.strategy.training_cursor.set(self.state.epoch as u64, self.state.batch);
         let training = Arc::clone(&self.training);
-        for batch in training.iter() {
+        let mut batches = training.iter();
+        while let Some(batch) = self.wait_for(&mut *batches) {
             self.learner.lr_step();
             let n_cells = M::Source::cells_in(&batch.cells);
             let output = self.learner.train_step(batch);
@@ -290,6 +291,14 @@ where
             return Err(error);
         }
         Ok(false)
+    }
+
+    /// The next batch, and how long it took to come.
+    fn wait_for<T>(&mut self, batches: &mut (impl Iterator<Item = T> + ?Sized)) -> Option<T> {
+        let began = Instant::now();
+        let batch = batches.next();
+        self.state.seconds_waited += began.elapsed().as_secs_f64();
+        batch
     }
 
     /// Gradients and loss of a whole batch, from those of this rank's part.

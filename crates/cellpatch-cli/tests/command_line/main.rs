@@ -13,6 +13,7 @@ mod built_in;
 mod datasets;
 #[path = "../../../cellpatch-data/tests/http_server/mod.rs"]
 mod http_server;
+mod ranks;
 mod real_data;
 mod resume;
 mod shards;

@@ -189,8 +189,8 @@ fn without_validation_a_stopped_run_goes_on_to_the_same_bits() {
         let (state, model) = run(&path("cut"), setup(&cut, n_batches, Arc::new(())));
         assert_eq!(model, expected);
         assert_eq!(
-            TrainingState { seconds: 0.0, metrics_bytes: 0, ..state },
-            TrainingState { seconds: 0.0, metrics_bytes: 0, ..expected_state }
+            TrainingState { seconds: 0.0, seconds_waited: 0.0, metrics_bytes: 0, ..state },
+            TrainingState { seconds: 0.0, seconds_waited: 0.0, metrics_bytes: 0, ..expected_state }
         );
         assert_eq!(metrics(&cut), metrics(&whole));
     }
