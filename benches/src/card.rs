@@ -13,6 +13,7 @@ use crate::cells::{self, CellSize};
 use crate::compare::{eprint_progress, median};
 use crate::device::Device;
 use crate::document::write_section;
+use crate::loading;
 use crate::process::Process;
 
 #[derive(Args)]
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     #[arg(long)]
     output: Option<PathBuf>,
 }
+
+/// Batches that are loaded, beside those that are made up.
+const FED_BATCHES: usize = 40;
 
 /// One way PyTorch does a task.
 struct Peer {
@@ -84,6 +88,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     text.push('\n');
     let work = Arithmetic::of_steps(&batches, batches.len().div_ceil(options.batch));
     write_account(&mut text, &limits, work, pretraining.first().map_or(f64::NAN, |ours| ours.seconds))?;
+    eprint_progress("loading");
+    let feeding = loading::measure(options.device, FED_BATCHES * options.batch, options.batch)?;
+    write!(
+        text,
+        "\nIts loader, on as many cells as have {FED_BATCHES} batches:\n\n{}",
+        feeding.table(options.device)?
+    )?;
     match &options.output {
         Some(path) => write_section(path, "On a card", &text),
         None => {

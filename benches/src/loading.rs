@@ -1,64 +1,160 @@
-//! Where the time of a pretraining goes on the CPU: loading against training, in the same run.
-//!
-//! Every row is the median of several runs; the last column is the ratio to the training step, so that noise of the
-//! machine cancels.
+//! Whether training waits for its data: loading alone, training alone, and both together, in the same run.
 
-use std::error::Error;
+use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::backend::{Autodiff, Flex};
-use burn::train::TrainStep;
-use cellpatch_data::synthetic::{SyntheticConfig, write_h5ad};
-use cellpatch_data::{ShardOptions, write_shards};
-use cellpatch_model::Preset;
-use cellpatch_train::{Pretrainer, PretrainingBatch, PretrainingConfig, PretrainingData};
+use burn::backend::Autodiff;
+use burn::tensor::backend::Backend;
+use cellpatch_data::{MaskedBatch, ShardOptions, write_shards};
+use cellpatch_model::{ModelBackend, Preset};
+use cellpatch_train::{PretrainingConfig, PretrainingData};
+use clap::Args;
 
-const RUNS: usize = 5;
+use crate::Result;
+use crate::compare::median;
+use crate::device::{Device, on_device};
+use crate::document::write_section;
+use crate::sharding::make;
+use crate::training::Pretraining;
 
-pub(crate) fn run() -> Result<(), Box<dyn Error>> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("cells.h5ad");
-    write_h5ad(&SyntheticConfig { n_cells: 1_000, ..Default::default() }, &file)?;
-    let shards = write_shards(&[file], &folder.path().join("shards"), &ShardOptions::default(), &mut |_| {})?;
-    let mut config = PretrainingConfig::new(Preset::Paper.config());
-    config.batch_size = 64;
-    let data = PretrainingData::open(Arc::new(shards), &config)?;
-    let n_cells = data.training().n_cells() as f64;
+/// Passes over the cells that each row is the median of, after one to warm up.
+const RUNS: usize = 3;
 
-    let loading = median(|| data.training().epoch(1, 0).try_for_each(|batch| batch.map(drop)))?;
-    let unmasked = median(|| data.training().expressions(1, 0).try_for_each(|batch| batch.map(drop)))?;
-    let model = Pretrainer::<Autodiff<Flex>>::new(&config, &Default::default())?;
-    let batches: Vec<_> = data.training().epoch(1, 0).take(4).collect::<Result<_, _>>()?;
-    let n_trained: usize = batches.iter().map(|batch| batch.n_cells()).sum();
-    let training = median(|| {
-        for (index, cells) in batches.iter().enumerate() {
-            drop(model.step(PretrainingBatch { cells: cells.clone(), dropout_seed: index as u64 }));
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What trains: cpu, wgpu or cuda.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// Cells, of 30,000 genes, about 1,500 of them seen in a cell.
+    #[arg(long, default_value_t = 2_000)]
+    cells: usize,
+    /// Cells of a batch.
+    #[arg(long, default_value_t = 512)]
+    batch: usize,
+    /// Where to write the section; standard output otherwise.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// Cells a second, and what of the time was waited.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Feeding {
+    /// Read, masked and assembled, and thrown away.
+    loading: f64,
+    /// Trained on, all batches being in memory.
+    training: f64,
+    /// Trained on as they come from the loader.
+    together: f64,
+    /// Share of that in which the next batch was not there yet.
+    waited: f64,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let feeding = measure(options.device, options.cells, options.batch)?;
+    let text = format!(
+        "Written by `cargo xtask bench loading --device {} --output docs/benchmarks.md`: {} synthetic cells of 30,000 genes, batches of {}, \
+         the paper's model with dropout 0.1. Medians of {RUNS} passes.\n\n{}",
+        options.device,
+        options.cells,
+        options.batch,
+        feeding.table(options.device)?
+    );
+    match &options.output {
+        Some(path) => write_section(path, "Feeding", &text),
+        None => {
+            println!("## Feeding\n\n{text}");
+            Ok(())
         }
-        Ok::<_, Box<dyn Error>>(())
-    })?;
-
-    let rate = n_trained as f64 / training;
-    println!("{:34} {:>12} {:>10}", "synthetic cells, 2 000 genes", "cells/s", "x training");
-    for (name, cells_per_second) in [
-        ("load, decode and mask", n_cells / loading),
-        ("load and decode", n_cells / unmasked),
-        ("forward and backward, batch 64", rate),
-    ] {
-        println!("{name:34} {cells_per_second:>12.0} {:>10.1}", cells_per_second / rate);
     }
-    Ok(())
+}
+
+/// Loads, trains, and does both.
+pub(crate) fn measure(device: Device, n_cells: usize, batch_size: usize) -> Result<Feeding> {
+    let folder = tempfile::tempdir()?;
+    let (cells, _) = make(folder.path(), n_cells, 30_000)?;
+    let shards =
+        write_shards(&[cells], &folder.path().join("shards"), &ShardOptions::default(), &mut |_| {})?;
+    let mut config = PretrainingConfig::new(Preset::Paper.config());
+    config.batch_size = batch_size;
+    let data = PretrainingData::open(Arc::new(shards), &config)?;
+    on_device!(device, |B, device| feed::<B>(&data, &device))
+}
+
+fn feed<B>(data: &PretrainingData, device: &B::Device) -> Result<Feeding>
+where
+    B: ModelBackend,
+    Autodiff<B>: ModelBackend<Device = B::Device>,
+{
+    let n_cells = data.training().n_cells() as f64;
+    let batches: Vec<MaskedBatch> = data.training().epoch(1, 0).collect::<std::result::Result<_, _>>()?;
+    let mut training = Pretraining::<B>::new(0.1, device)?;
+    let mut shares = Vec::new();
+    let loading =
+        median_seconds(|| Ok(data.training().epoch(1, 0).try_for_each(|batch| batch.map(drop))?))?;
+    let trained = median_seconds(|| {
+        batches.iter().for_each(|batch| training.step(batch.clone()));
+        wait::<B>(device)
+    })?;
+    let together = median_seconds(|| {
+        let (start, mut waited) = (Instant::now(), 0.0);
+        let mut coming = data.training().epoch(1, 0);
+        loop {
+            let asked = Instant::now();
+            let batch = coming.next();
+            waited += asked.elapsed().as_secs_f64();
+            let Some(batch) = batch else { break };
+            training.step(batch?);
+        }
+        wait::<B>(device)?;
+        shares.push(waited / start.elapsed().as_secs_f64());
+        Ok(())
+    })?;
+    // The first was to warm up.
+    shares.remove(0);
+    Ok(Feeding {
+        loading: n_cells / loading,
+        training: n_cells / trained,
+        together: n_cells / together,
+        waited: median(shares),
+    })
+}
+
+/// Until the device has done what it was given.
+fn wait<B: Backend>(device: &B::Device) -> Result<()> {
+    B::sync(device).map_err(|error| format!("the device does not answer: {error:?}").into())
 }
 
 /// Median seconds of several runs, after one to warm up.
-fn median<E: Into<Box<dyn Error>>>(mut work: impl FnMut() -> Result<(), E>) -> Result<f64, Box<dyn Error>> {
-    work().map_err(Into::into)?;
+fn median_seconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
     let mut seconds = Vec::new();
     for _ in 0..RUNS {
         let start = Instant::now();
-        work().map_err(Into::into)?;
+        work()?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[RUNS / 2])
+    Ok(median(seconds))
+}
+
+impl Feeding {
+    pub(crate) fn table(&self, device: Device) -> Result<String> {
+        let mut text = String::from("| | cells/s |\n|---|---:|\n");
+        for (name, rate) in [
+            ("loading alone: read, masked, assembled", self.loading),
+            ("training alone, batches in memory", self.training),
+            ("training as batches come", self.together),
+        ] {
+            writeln!(text, "| {name} | {rate:.0} |")?;
+        }
+        writeln!(
+            text,
+            "\nLoading is {:.1} times as fast as training on {device}; in training as they come, the next batch was not there yet for {:.1} % of \
+             the time.",
+            self.loading / self.training,
+            100.0 * self.waited
+        )?;
+        Ok(text)
+    }
 }

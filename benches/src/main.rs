@@ -52,8 +52,8 @@ enum Command {
     Account,
     /// Annotation of real cells beside logistic regression on the same splits.
     Annotation(Box<annotation::Options>),
-    /// Loading against training.
-    Loading,
+    /// Loading against training on a device, and how long training waits.
+    Loading(loading::Options),
     /// The loader against datasets in Python, cells a second.
     Loader(loader::Options),
     /// Loading, once for each line of standard input.
@@ -97,7 +97,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Annotation(options) => annotation::run(&options),
-        Command::Loading => loading::run(),
+        Command::Loading(options) => loading::run(&options),
         Command::Loader(options) => loader::run(&options),
         Command::LoaderSubject(options) => loader::load(&options),
         Command::Sharding(options) => sharding::run(&options),
