@@ -67,6 +67,7 @@ mod linear;
 pub mod loss;
 pub mod model;
 pub mod operation;
+pub mod tokens;
 pub mod weights;
 
 pub use annotation::{AnnotationHead, Annotator, AnnotatorConfig, weighted_cross_entropy};
@@ -78,4 +79,5 @@ pub use input::{GeneTargets, GeneValues, pad_values};
 pub use lengths::GeneLengths;
 pub use loss::masked_squared_error;
 pub use model::{AttentionScores, CellPatch, DecoderScores};
+pub use tokens::GeneTokens;
 pub use weights::{Checkpoint, Fit, LoadReport, PthLayout};

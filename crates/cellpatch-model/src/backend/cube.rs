@@ -17,7 +17,7 @@ mod optimizer;
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::ops::{FloatTensor, IntTensor};
 use burn::tensor::{DType, Distribution, Int, Shape, Tensor, TensorMetadata};
@@ -32,11 +32,13 @@ use cellpatch_gpu::buffer::Buffer;
 
 use self::attention::CubeAttention;
 use self::block::{CubeBlock, EXPAND, Reads};
-use self::genes::CubeEmbedding;
+use self::genes::{CubeEmbedding, Tokens};
 use self::optimizer::CubeAdam;
 use super::{ModelBackend, kernels_are_off};
 use crate::config::CellPatchConfig;
-use crate::operation::{AdamStep, AdamTensors, AttentionSpec, Computed, Kernel, Operation as ModelOperation};
+use crate::operation::{
+    AdamStep, AdamTensors, AttentionSpec, Computed, Genes, Kernel, Operation as ModelOperation,
+};
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBackend
     for Fusion<CubeBackend<R, F, I, BT>>
@@ -73,11 +75,11 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
             ModelOperation::CrossBlock(spec) => block(spec, Reads::Memory),
             ModelOperation::SelfBlock(spec) => block(spec, Reads::Itself),
             ModelOperation::EmbedGenes { genes } => {
-                let [n_cells, n_genes] = genes.shape.dims();
                 let [_, d] = inputs[0].shape.dims();
-                let served = genes.dtype == DType::I32 && d.is_multiple_of(4);
-                let kernel = CubeEmbedding { n_cells, n_genes };
-                served.then(|| Arc::new(Queued::new(kernel, vec![genes.clone()])) as Arc<dyn Kernel<Self>>)
+                let served = genes.tensor.dtype == DType::I32 && d.is_multiple_of(4);
+                let kernel = CubeEmbedding { tokens: tokens(genes), index: OnceLock::new() };
+                let integers = vec![genes.tensor.clone()];
+                served.then(|| Arc::new(Queued::new(kernel, integers)) as Arc<dyn Kernel<Self>>)
             }
             // Composed of the above and Burn's own operations.
             ModelOperation::GeneBlock { .. } | ModelOperation::OutputLayer { .. } => None,
@@ -103,6 +105,12 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
 
 /// A tensor of [`Fusion`]: a promise of one on the card.
 pub type Promise<R> = FusionTensor<FusionCubeRuntime<R>>;
+
+/// A batch's tokens as kernels index them.
+fn tokens<R: CubeRuntime>(genes: &Genes<Promise<R>>) -> Tokens {
+    let [n_cells, n_genes] = genes.tensor.shape.dims();
+    Tokens { n_cells, n_genes, host: genes.host.clone() }
+}
 
 /// Whether kernels may serve a call: they are not switched off, and its floats have 32 bits.
 pub fn serves<R: CubeRuntime>(inputs: &[Promise<R>]) -> bool {
