@@ -4,8 +4,8 @@ mod reader;
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, LayerNorm, Linear};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
 
 use crate::attention::Ragged;
 use crate::backend::ModelBackend;
@@ -16,6 +16,7 @@ use crate::initialization;
 use crate::input::GeneValues;
 use crate::lengths::GeneLengths;
 use crate::linear::rows;
+use crate::tokens::GeneTokens;
 
 use self::reader::Reading;
 pub use self::reader::{PatchReader, ReaderTensors};
@@ -117,7 +118,7 @@ impl<B: ModelBackend> Encoder<B> {
     ///
     /// - genes: [cells, genes]
     /// - output: [cells, genes, d]
-    pub fn embed_genes(&self, genes: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+    pub fn embed_genes(&self, genes: &GeneTokens<B>) -> Tensor<B, 3> {
         self.reading().embed_genes(genes)
     }
 

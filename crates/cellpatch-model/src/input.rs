@@ -1,16 +1,17 @@
 //! A batch of cells as the model takes it.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use crate::error::{Error, Result};
 use crate::lengths::GeneLengths;
+use crate::tokens::GeneTokens;
 
 /// Genes and expression values that the encoder reads, padded to the longest cell.
 #[derive(Debug, Clone)]
 pub struct GeneValues<B: Backend> {
     /// Gene tokens: [cells, longest], 0 where there is no gene.
-    pub genes: Tensor<B, 2, Int>,
+    pub genes: GeneTokens<B>,
     /// log1p-normalised expression: [cells, longest], 0 where there is no gene.
     pub values: Tensor<B, 2>,
     /// True number of genes of each cell.
@@ -21,7 +22,7 @@ pub struct GeneValues<B: Backend> {
 #[derive(Debug, Clone)]
 pub struct GeneTargets<B: Backend> {
     /// Gene tokens: [cells, longest], 0 where there is no gene.
-    pub genes: Tensor<B, 2, Int>,
+    pub genes: GeneTokens<B>,
     /// True number of targets of each cell.
     pub lengths: GeneLengths,
 }
@@ -60,7 +61,12 @@ impl<B: Backend> GeneValues<B> {
     /// # Errors
     ///
     /// [`Error::BadInput`] if shapes and lengths disagree.
-    pub fn from_padded(genes: Tensor<B, 2, Int>, values: Tensor<B, 2>, lengths: GeneLengths) -> Result<Self> {
+    pub fn from_padded(
+        genes: impl Into<GeneTokens<B>>,
+        values: Tensor<B, 2>,
+        lengths: GeneLengths,
+    ) -> Result<Self> {
+        let genes = genes.into();
         check_shape("gene tokens", genes.dims(), &lengths)?;
         check_shape("expression values", values.dims(), &lengths)?;
         Ok(Self { genes, values, lengths })
@@ -88,7 +94,8 @@ impl<B: Backend> GeneTargets<B> {
     /// # Errors
     ///
     /// [`Error::BadInput`] if shape and lengths disagree.
-    pub fn from_padded(genes: Tensor<B, 2, Int>, lengths: GeneLengths) -> Result<Self> {
+    pub fn from_padded(genes: impl Into<GeneTokens<B>>, lengths: GeneLengths) -> Result<Self> {
+        let genes = genes.into();
         check_shape("target tokens", genes.dims(), &lengths)?;
         Ok(Self { genes, lengths })
     }
@@ -104,26 +111,23 @@ impl<B: Backend> GeneTargets<B> {
 /// - values: for each cell, as many values as `lengths` says; what is missing is 0, what is too much is left out
 /// - output: [cells, longest]
 pub fn pad_values<B: Backend>(values: &[&[f32]], lengths: &GeneLengths, device: &B::Device) -> Tensor<B, 2> {
-    Tensor::from_data(padded(values, lengths, |value| value), device)
+    let shape = [lengths.n_cells(), lengths.longest()];
+    Tensor::from_data(TensorData::new(padded(values, lengths), shape), device)
 }
 
-fn pad_genes<B: Backend>(genes: &[&[u32]], lengths: &GeneLengths, device: &B::Device) -> Tensor<B, 2, Int> {
-    Tensor::from_data(padded(genes, lengths, |token| token as i32), device)
+fn pad_genes<B: Backend>(genes: &[&[u32]], lengths: &GeneLengths, device: &B::Device) -> GeneTokens<B> {
+    GeneTokens::new(padded(genes, lengths), [lengths.n_cells(), lengths.longest()], device)
 }
 
-fn padded<T: Copy, E: burn::tensor::Element + Default>(
-    rows: &[&[T]],
-    lengths: &GeneLengths,
-    convert: impl Fn(T) -> E,
-) -> TensorData {
+fn padded<T: Copy + Default>(rows: &[&[T]], lengths: &GeneLengths) -> Vec<T> {
     let width = lengths.longest();
-    let mut elements = vec![E::default(); lengths.n_cells() * width];
+    let mut elements = vec![T::default(); lengths.n_cells() * width];
     for (slots, row) in elements.chunks_exact_mut(width).zip(rows) {
         for (slot, &value) in slots.iter_mut().zip(*row) {
-            *slot = convert(value);
+            *slot = value;
         }
     }
-    TensorData::new(elements, [lengths.n_cells(), width])
+    elements
 }
 
 fn check_shape(what: &'static str, found: [usize; 2], lengths: &GeneLengths) -> Result<()> {

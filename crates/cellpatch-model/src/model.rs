@@ -63,7 +63,7 @@ impl<B: ModelBackend> CellPatch<B> {
     /// - latent: [cells, n_patches, latent_dim]
     /// - output: [cells, targets], log1p-normalised
     pub fn predict(&self, latent: Tensor<B, 3>, targets: &GeneTargets<B>) -> Tensor<B, 2> {
-        let embedded = self.encoder.embed_genes(targets.genes.clone());
+        let embedded = self.encoder.embed_genes(&targets.genes);
         self.decoder.forward(latent, embedded, self.encoder.masked(&targets.lengths))
     }
 
@@ -89,7 +89,7 @@ impl<B: ModelBackend> CellPatch<B> {
         latent: Tensor<B, 3>,
         targets: &GeneTargets<B>,
     ) -> (Tensor<B, 2>, DecoderScores<B>) {
-        let embedded = self.encoder.embed_genes(targets.genes.clone());
+        let embedded = self.encoder.embed_genes(&targets.genes);
         let decoded =
             self.decoder.forward_with_scores(latent, embedded, self.encoder.masked(&targets.lengths));
         (decoded.prediction, DecoderScores { cross: decoded.cross, self_blocks: decoded.self_blocks })

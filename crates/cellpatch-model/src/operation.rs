@@ -4,6 +4,7 @@
 //! backend has no kernel for a call, the plain operations do, and they are what the kernels are tested against.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
@@ -24,6 +25,15 @@ pub struct AttentionSpec {
     pub key_lengths: Option<GeneLengths>,
     /// Probability with which a softmax weight is dropped (and the others scaled up); 0 outside training.
     pub dropout: f64,
+}
+
+/// Gene tokens as an operation reads them; `I` is the backend's tensor of integers.
+#[derive(Debug, Clone)]
+pub struct Genes<I> {
+    /// [cells, genes]
+    pub tensor: I,
+    /// The same in row-major order, if the host knows them: a kernel that needs them in order asks the device otherwise.
+    pub host: Option<Arc<[u32]>>,
 }
 
 /// An operation, beside the float tensors it computes with; `I` is the backend's tensor of integers.
@@ -49,14 +59,14 @@ pub enum Operation<I> {
         /// The attention; its keys are the genes.
         attention: AttentionSpec,
         /// Tokens: [cells, genes].
-        genes: I,
+        genes: Genes<I>,
         /// What the expression's weights are.
         expression: ExpressionEmbedding,
     },
     /// Rows of the gene table. Of the table ([capacity, d]); to [cells, genes, d].
     EmbedGenes {
         /// Tokens: [cells, genes].
-        genes: I,
+        genes: Genes<I>,
     },
     /// One number a row, after dropout of the row's elements. Of rows ([cells, rows, d]), weight ([d, 1]) and bias
     /// (`[1]`); to [cells, rows].

@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor, TensorData};
 use cellpatch_model::operation::tensor;
 use cellpatch_model::weights::{Checkpoint, LoadReport};
-use cellpatch_model::{GeneLengths, GeneValues, Padding, PatchReader};
+use cellpatch_model::{GeneLengths, GeneTokens, GeneValues, Padding, PatchReader};
 
 use crate::backend::SpatialBackend;
 use crate::config::{CellPatchStagateConfig, GenesRead};
@@ -148,22 +148,22 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
             };
             let lengths = GeneLengths::new(spots.clone().map(n_read).collect::<Vec<_>>());
             let shape = [spots.len(), lengths.longest()];
-            let mut genes = vec![0_i32; shape[0] * shape[1]];
+            let mut genes = vec![0_u32; shape[0] * shape[1]];
             let mut values = vec![0.0_f32; genes.len()];
             for (row, spot) in spots.enumerate() {
                 let (genes, values) = (&mut genes[row * shape[1]..], &mut values[row * shape[1]..]);
                 if self.genes_read == GenesRead::All {
-                    genes.iter_mut().zip(tokens.iter()).for_each(|(slot, &token)| *slot = token as i32);
+                    genes.iter_mut().zip(tokens.iter()).for_each(|(slot, &token)| *slot = token);
                 }
                 let (columns, entries) = matrix.row(spot);
                 for (place, (&gene, &value)) in columns.iter().zip(entries).enumerate() {
                     let slot = if self.genes_read == GenesRead::All { gene as usize } else { place };
-                    genes[slot] = tokens[gene as usize] as i32;
+                    genes[slot] = tokens[gene as usize];
                     values[slot] = value;
                 }
             }
             self.reader.forward(&GeneValues {
-                genes: Tensor::from_data(TensorData::new(genes, shape), device),
+                genes: GeneTokens::new(genes, shape, device),
                 values: Tensor::from_data(TensorData::new(values, shape), device),
                 lengths,
             })

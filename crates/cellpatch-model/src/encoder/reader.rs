@@ -2,9 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, LayerNorm};
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Int, Tensor};
 
 use crate::attention::Ragged;
 use crate::backend::ModelBackend;
@@ -14,6 +14,7 @@ use crate::embedding::ExpressionLayer;
 use crate::initialization;
 use crate::input::GeneValues;
 use crate::operation::{Operation, primitive, tensor};
+use crate::tokens::GeneTokens;
 
 /// The first part of the model alone: genes into patches by one cross-attention block, as CellPatch+STAGATE has it.
 ///
@@ -127,14 +128,14 @@ impl<B: ModelBackend> Reading<'_, B> {
         self.cross.forward_with_scores(self.patch_tokens.val(), self.embed(input), ragged)
     }
 
-    pub(super) fn embed_genes(&self, genes: Tensor<B, 2, Int>) -> Tensor<B, 3> {
-        let operation = Operation::EmbedGenes { genes: genes.clone().into_primitive() };
+    pub(super) fn embed_genes(&self, genes: &GeneTokens<B>) -> Tensor<B, 3> {
+        let operation = Operation::EmbedGenes { genes: genes.genes() };
         B::fused(&operation, [primitive(self.gene_embedding.weight.val())])
-            .map_or_else(|| self.gene_embedding.forward(genes), tensor)
+            .map_or_else(|| self.gene_embedding.forward(genes.tensor()), tensor)
     }
 
     fn embed(&self, input: &GeneValues<B>) -> Tensor<B, 3> {
-        self.embed_genes(input.genes.clone()) + self.expression.forward(input.values.clone())
+        self.embed_genes(&input.genes) + self.expression.forward(input.values.clone())
     }
 
     /// The cross block with its embedding inside, if the backend has a kernel for it.
@@ -142,7 +143,7 @@ impl<B: ModelBackend> Reading<'_, B> {
         let (expression, weights) = self.expression_tensors()?;
         let operation = Operation::GeneBlock {
             attention: self.cross.spec(ragged, &input.values.device()),
-            genes: input.genes.clone().into_primitive(),
+            genes: input.genes.genes(),
             expression,
         };
         let mut inputs = vec![

@@ -1,39 +1,125 @@
-//! The embedding of genes.
+//! The embedding of genes, and which slots of a batch a gene has.
+
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
-use cellpatch_gpu::genes::{SlotIndex, gather_rows, sum_by_row};
+use cellpatch_gpu::genes::{BatchGenes, SlotIndex, gather_rows, sum_by_row};
 use cellpatch_kernels::block::PaddedRows;
 use cellpatch_kernels::genes::GeneIndex;
 
 use super::floats::{floats, tensor};
 use super::{CubeInputs, CubeKernel};
+use crate::lengths::GeneLengths;
+
+/// The tokens of a batch, in whose order gradients are summed.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    pub(super) n_cells: usize,
+    pub(super) n_genes: usize,
+    /// [cells, genes], if the host knows them.
+    pub(super) host: Option<Arc<[u32]>>,
+}
+
+impl Tokens {
+    /// The distinct genes of the batch.
+    ///
+    /// Where the host does not know the tokens, the queue waits here for the device to give them.
+    ///
+    /// - tensor: [cells, genes]
+    /// - lengths: of cells, where padding does not count
+    pub(super) fn index<R: CubeRuntime>(
+        &self,
+        tensor: &CubeTensor<R>,
+        lengths: Option<&GeneLengths>,
+        capacity: usize,
+    ) -> GeneIndex {
+        let slots = PaddedRows { padded: self.n_genes, lengths: lengths.map(GeneLengths::n_genes) };
+        match &self.host {
+            Some(tokens) => GeneIndex::new(tokens, slots, capacity),
+            None => GeneIndex::new(&self.read_back(tensor), slots, capacity),
+        }
+    }
+
+    fn read_back<R: CubeRuntime>(&self, tensor: &CubeTensor<R>) -> Vec<u32> {
+        let bytes = tensor.client.read_one_unchecked(tensor.handle.clone());
+        let words = bytes.chunks_exact(4).take(self.n_cells * self.n_genes);
+        words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
+    }
+}
+
+/// The genes that a block reads.
+#[derive(Debug)]
+pub(super) struct GenesRead {
+    pub(super) tokens: Tokens,
+    pub(super) genes: OnceLock<BatchGenes>,
+}
+
+impl GenesRead {
+    /// The batch's genes, found once for forward and backward pass.
+    ///
+    /// - inputs: with the tokens' tensor as the first of their integers
+    pub(super) fn genes<R: CubeRuntime>(
+        &self,
+        inputs: &CubeInputs<R>,
+        lengths: Option<&GeneLengths>,
+        capacity: usize,
+    ) -> &BatchGenes {
+        self.genes.get_or_init(|| {
+            let index = self.tokens.index(&inputs.integers[0], lengths, capacity);
+            BatchGenes::new(&inputs.floats[0].client, &index, capacity)
+        })
+    }
+}
 
 /// Rows of the gene table, by tokens: its one integer tensor, [cells, genes].
 ///
 /// Burn's own gradient adds the slots of a batch one after the other, in as many threads as a row has columns.
 #[derive(Debug)]
 pub(super) struct CubeEmbedding {
-    pub(super) n_cells: usize,
-    pub(super) n_genes: usize,
+    pub(super) tokens: Tokens,
+    pub(super) index: OnceLock<SlotIndex>,
+}
+
+impl CubeEmbedding {
+    /// Rows of the batch, padding included.
+    fn n(&self) -> usize {
+        self.tokens.n_cells * self.tokens.n_genes
+    }
+
+    fn index<R: CubeRuntime>(&self, inputs: &CubeInputs<R>) -> &SlotIndex {
+        let [capacity, _] = inputs.dims(0);
+        self.index.get_or_init(|| {
+            let index = self.tokens.index(&inputs.integers[0], None, capacity);
+            SlotIndex::of_table(&inputs.floats[0].client, &index, capacity)
+        })
+    }
 }
 
 impl<R: CubeRuntime> CubeKernel<R> for CubeEmbedding {
     fn shapes(&self, inputs: &[Shape], _keep: bool) -> Vec<Shape> {
         let [_, d] = inputs[0].dims();
-        vec![Shape::new([self.n_cells, self.n_genes, d])]
+        vec![Shape::new([self.tokens.n_cells, self.tokens.n_genes, d])]
     }
 
-    fn forward(&self, inputs: &CubeInputs<R>, _keep: bool) -> Vec<CubeTensor<R>> {
+    fn forward(&self, inputs: &CubeInputs<R>, keep: bool) -> Vec<CubeTensor<R>> {
         let table = &inputs.floats[0];
         let [capacity, d] = inputs.dims(0);
-        let (tokens, n) = (&inputs.integers[0].handle, self.n_cells * self.n_genes);
-        let rows = gather_rows(&table.client, &floats(table), capacity, d, tokens, n);
-        vec![tensor(table, rows, Shape::new([self.n_cells, self.n_genes, d]))]
+        let rows = gather_rows(
+            &table.client,
+            (&floats(table), capacity),
+            d,
+            (&inputs.integers[0].handle, self.n()),
+            None,
+        );
+        if keep && self.tokens.host.is_some() {
+            // While the device is busy with what was queued before: nothing waits for the order yet.
+            self.index(inputs);
+        }
+        vec![tensor(table, rows, Shape::new([self.tokens.n_cells, self.tokens.n_genes, d]))]
     }
 
-    /// Here the queue waits for the tokens, which are sorted on the host.
     fn backward(
         &self,
         inputs: &CubeInputs<R>,
@@ -42,15 +128,10 @@ impl<R: CubeRuntime> CubeKernel<R> for CubeEmbedding {
         _wanted: &[bool],
     ) -> Vec<CubeTensor<R>> {
         let table = &inputs.floats[0];
-        let [capacity, d] = inputs.dims(0);
-        let n = self.n_cells * self.n_genes;
-        let bytes = table.client.read_one_unchecked(inputs.integers[0].handle.clone());
-        let tokens: Vec<u32> =
-            bytes.chunks_exact(4).take(n).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let slots = PaddedRows { padded: self.n_genes, lengths: None };
-        let index = GeneIndex::new(&tokens, slots, capacity);
-        let index = SlotIndex::of_table(&table.client, &index, capacity);
-        let for_table = sum_by_row(&table.client, &index, &floats(&gradient), n, d);
+        let [_, d] = inputs.dims(0);
+        let gradient = floats(&gradient);
+        let for_table =
+            sum_by_row(&table.client, self.index(inputs), &gradient, self.n(), d, gradient.storage);
         vec![tensor(table, for_table, table.shape())]
     }
 }

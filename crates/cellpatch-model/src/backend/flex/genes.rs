@@ -14,11 +14,14 @@ use cellpatch_kernels::genes::{
 use super::block::{self, Weights, weight_gradients};
 use super::{Elements, dimensions, like, padded, tensor};
 use crate::config::ExpressionEmbedding;
-use crate::operation::{AttentionSpec, Computed, Kernel};
+use crate::operation::{AttentionSpec, Computed, Genes, Kernel};
 
 /// Tokens as numbers; `None` if they are of a type no gene has.
-fn tokens(genes: &FlexTensor) -> Option<Vec<u32>> {
-    let genes = genes.to_contiguous();
+fn tokens(genes: &Genes<FlexTensor>) -> Option<Arc<[u32]>> {
+    if let Some(tokens) = &genes.host {
+        return Some(Arc::clone(tokens));
+    }
+    let genes = genes.tensor.to_contiguous();
     let range = genes.layout().start_offset()..;
     let n = genes.layout().shape().num_elements();
     match genes.dtype() {
@@ -47,8 +50,11 @@ fn spread(index: &GeneIndex, for_rows: &[f32], table: &FlexTensor) -> FlexTensor
     tensor(for_table, [capacity, d])
 }
 
-pub(super) fn embedding_kernel(genes: &FlexTensor, inputs: &[FlexTensor]) -> Option<Arc<dyn Kernel<Flex>>> {
-    let [n_cells, n_genes] = dimensions(genes);
+pub(super) fn embedding_kernel(
+    genes: &Genes<FlexTensor>,
+    inputs: &[FlexTensor],
+) -> Option<Arc<dyn Kernel<Flex>>> {
+    let [n_cells, n_genes] = dimensions(&genes.tensor);
     let [capacity, _] = dimensions(&inputs[0]);
     let slots = PaddedRows { padded: n_genes, lengths: None };
     let index = GeneIndex::new(&tokens(genes)?, slots, capacity);
@@ -94,7 +100,7 @@ const EXPRESSION: usize = 3;
 
 pub(super) fn block_kernel(
     spec: &AttentionSpec,
-    genes: &FlexTensor,
+    genes: &Genes<FlexTensor>,
     expression: ExpressionEmbedding,
     inputs: &[FlexTensor],
 ) -> Option<Arc<dyn Kernel<Flex>>> {
@@ -103,7 +109,7 @@ pub(super) fn block_kernel(
         ExpressionEmbedding::Binned { .. } => EXPRESSION + 1,
     };
     let instructions = block::shape(spec, &inputs[first_weight..], 0).instructions()?;
-    let [n_cells, n_genes] = dimensions(genes);
+    let [n_cells, n_genes] = dimensions(&genes.tensor);
     let [capacity, _] = dimensions(&inputs[TABLE]);
     let index = GeneIndex::new(&tokens(genes)?, padded(n_genes, &spec.key_lengths), capacity);
     Some(Arc::new(FlexGeneBlock {

@@ -10,7 +10,7 @@ use super::*;
 use crate::config::{CellPatchConfig, ExpressionEmbedding, Padding, Preset};
 use crate::input::{GeneTargets, GeneValues};
 use crate::model::CellPatch;
-use crate::operation::{Operation, primitive};
+use crate::operation::{Genes, Operation, primitive};
 
 /// Cells of given numbers of genes and targets, and a weight for each prediction.
 struct Cells {
@@ -160,7 +160,8 @@ fn genes_are_embedded_as_rows_of_the_table() {
     let device = Default::default();
     let table = Tensor::<Learning, 2>::random([50, 32], Distribution::Default, &device).require_grad();
     let genes = Tensor::<Learning, 2, Int>::from_ints([[3, 7, 3, 49], [0, 0, 7, 3]], &device);
-    let operation = Operation::EmbedGenes { genes: genes.clone().into_primitive() };
+    let tokens = Genes { tensor: genes.clone().into_primitive(), host: None };
+    let operation = Operation::EmbedGenes { genes: tokens };
     let fused = Learning::fused(&operation, [primitive(table.clone())]).unwrap();
     let fused = Tensor::<Learning, 3>::from_primitive(TensorPrimitive::Float(fused));
     let plain = table.clone().select(0, genes.reshape([8])).reshape([2, 4, 32]);
