@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use cellpatch_model::Precision;
 use clap::Args;
 use serde_json::Value;
 
@@ -37,6 +38,9 @@ pub(crate) struct Options {
     #[arg(long)]
     output: Option<PathBuf>,
 }
+
+const OURS: &str = "CellPatch in Rust";
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 /// Batches that are loaded, beside those that are made up.
 const FED_BATCHES: usize = 40;
@@ -72,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "Written by `cargo xtask bench card --python PATH --output docs/benchmarks.md`, on {card}. Both sides run as processes of their \
          own, do each task once to warm up and then take turns, {} each; a row is the median. PyTorch masks padding, takes cells of \
          similar length together, and uses scaled_dot_product_attention and fused Adam; memory is what either side took from the card.\n\n\
-         | task | side | cells/s | ours is faster by | memory, MB |\n|---|---|---:|---:|---:|\n",
+         | task | side | cells/s | ours in f32 is faster by | in bf16 | memory, MB |\n|---|---|---:|---:|---:|---:|\n",
         options.turns
     );
     let batches = cells::ragged(4 * options.batch);
@@ -130,9 +134,14 @@ fn measure(
         command.args(["--device", &options.device.to_string(), "--cells"]).arg(file);
         command
     };
-    let mut ours = Command::new(std::env::current_exe()?);
-    ours.arg("subject");
-    let mut sides = vec![("CellPatch in Rust, f32".to_owned(), with_task(ours, &file))];
+    let mut sides = Vec::new();
+    // The CPU, where the benchmark is tried, has no such kernels.
+    let precisions = if options.device == Device::Cpu { &PRECISIONS[..1] } else { &PRECISIONS[..] };
+    for precision in precisions {
+        let mut ours = Command::new(std::env::current_exe()?);
+        ours.args(["subject", "--precision", precision.name()]);
+        sides.push((format!("{OURS}, {precision}"), with_task(ours, &file)));
+    }
     for peer in peers {
         let mut command = Command::new(&options.python);
         command.arg(options.peers.join("peer.py")).args(["--implementation", "best"]).args(peer.arguments);
@@ -159,12 +168,16 @@ fn measure(
 }
 
 fn write_rows(text: &mut String, name: &str, n_cells: usize, measured: &[Measured]) -> Result<()> {
-    let Some(ours) = measured.first() else { return Ok(()) };
-    for (index, side) in measured.iter().enumerate() {
-        let faster = if index == 0 { String::new() } else { format!("{:.1}", side.seconds / ours.seconds) };
+    let (ours, theirs): (Vec<_>, Vec<_>) = measured.iter().partition(|side| side.name.starts_with(OURS));
+    for (index, side) in ours.iter().chain(&theirs).enumerate() {
+        let faster = |precision: usize| match ours.get(precision) {
+            Some(ours) if !side.name.starts_with(OURS) => format!("{:.1}", side.seconds / ours.seconds),
+            _ => String::new(),
+        };
+        let (f32, bf16) = (faster(0), faster(1));
         writeln!(
             text,
-            "| {} | {} | {:.0} | {faster} | {:.0} |",
+            "| {} | {} | {:.0} | {f32} | {bf16} | {:.0} |",
             if index == 0 { name } else { "" },
             side.name,
             n_cells as f64 / side.seconds,

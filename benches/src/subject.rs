@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
 use cellpatch_data::MaskedBatch;
-use cellpatch_model::{CellPatch, GeneValues, Preset};
+use cellpatch_model::{CellPatch, GeneValues, Precision, Preset, set_precision};
 use cellpatch_spatial::SpatialBackend;
 use clap::{Args, ValueEnum};
 
@@ -39,6 +39,9 @@ pub(crate) struct Options {
     dropout: f64,
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// How a card's kernels store what lies inside blocks.
+    #[arg(long, default_value = "f32")]
+    precision: Precision,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -50,6 +53,7 @@ where
     B: SpatialBackend,
     Autodiff<B>: SpatialBackend<Device = B::Device>,
 {
+    set_precision::<Autodiff<B>>(options.precision, device)?;
     let sizes = cells::read(&options.cells)?;
     // Of a slice, whose spots have the same genes.
     let (n_spots, n_genes) = (sizes.len(), sizes.first().map_or(0, |size| size.n_genes));

@@ -109,6 +109,14 @@ impl DeviceChoice {
         Ok(self)
     }
 
+    /// Bytes of its own memory, where a driver says it.
+    pub(crate) fn memory(self) -> Option<u64> {
+        match self {
+            Self::Cuda(_) => doctor::probe(self).ok()?.memory,
+            _ => None,
+        }
+    }
+
     /// The device of one of several processes on this machine, each of which was told the same: the first card stands for
     /// all, which they share out. (Where a scheduler shows each process a card of its own, there is but one.)
     pub(crate) fn for_rank(self, local_rank: usize) -> Self {

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use cellpatch_data::{Masking, MatrixChoice, MousePolicy, QualityFilter, ShardOptions, ValuePolicy};
-use cellpatch_model::{CellPatchConfig, ExpressionEmbedding, Preset};
+use cellpatch_model::{CellPatchConfig, ExpressionEmbedding, Precision, Preset};
 use cellpatch_train::{CheckpointPolicy, PretrainingConfig, Schedule, ValidationSplit};
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -204,6 +204,11 @@ pub(crate) struct PretrainOptions {
     #[arg(long, value_name = "DEVICE", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceChoice>,
+    /// How a GPU's kernels store what lies inside blocks: f32, bf16, or f16; sums, norms and weights have 32 bits always
+    /// [default: f32]
+    #[arg(long, value_name = "NAME", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
 }
 
 fn usage(message: String) -> Failure {

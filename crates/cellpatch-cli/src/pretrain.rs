@@ -9,10 +9,10 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::Interrupter;
 use cellpatch_data::ShardSet;
-use cellpatch_model::ModelBackend;
+use cellpatch_model::{ModelBackend, set_precision};
 use cellpatch_train::{
-    EpochRecord, Execution, Observer, PretrainingConfig, PretrainingData, PretrainingOutcome, RunDirectory,
-    StepRecord, pretrain, pretrain_as_rank,
+    EpochRecord, Execution, Observer, PretrainingConfig, PretrainingData, PretrainingMemory,
+    PretrainingOutcome, RunDirectory, StepRecord, pretrain, pretrain_as_rank,
 };
 
 use crate::arguments::{PretrainArguments, pretrain_keys};
@@ -225,7 +225,13 @@ impl Job<'_> {
         B: AutodiffBackend + ModelBackend,
         B::InnerBackend: ModelBackend,
     {
-        let Start { config, run, rank, .. } = self.start;
+        let Start { options, config, run, rank, .. } = self.start;
+        set_precision::<B>(options.precision.unwrap_or_default(), device)?;
+        if let Some(bytes) = self.device.memory() {
+            let n_genes = self.data.shards().manifest().n_genes as usize;
+            let needed = PretrainingMemory::new::<B>(config, n_genes);
+            check_memory(&needed, self.device, usize::try_from(bytes).unwrap_or(usize::MAX))?;
+        }
         let ranks = match rank {
             Some(rank) => {
                 let interrupter = execution.interrupter.clone();
@@ -270,6 +276,34 @@ impl Job<'_> {
     }
 }
 
+/// Refuses what a card's memory cannot hold, before anything is allocated there.
+///
+/// - bytes: that the card has
+fn check_memory(needed: &PretrainingMemory, device: DeviceChoice, bytes: usize) -> Result<(), Failure> {
+    // Allocators round up, backends keep pages, and the driver has a part for itself.
+    let usable = bytes / 5 * 4;
+    if needed.peak() <= usable {
+        return Ok(());
+    }
+    let gib = |bytes: usize| bytes as f64 / (1 << 30) as f64;
+    let message = format!(
+        "a part of a batch may need about {:.1} GiB on {device}, which has {:.1} GiB, of which {:.1} can be counted on",
+        gib(needed.peak()),
+        gib(bytes),
+        gib(usable)
+    );
+    let help = match needed.max_scores_that_fit(usable).map(|scores| scores / 1_000_000) {
+        Some(millions) if millions > 0 => {
+            format!(
+                "--max-scores {millions} computes batches in parts that fit, with the same result; --precision bf16 halves most of it"
+            )
+        }
+        _ => "not even one cell fits: give fewer --max-input and --max-targets, or a smaller --gene-capacity"
+            .to_owned(),
+    };
+    Err(Failure::new(Category::Environment, message).with_help(help))
+}
+
 /// Shows a training on the terminal.
 struct Watcher {
     bar: Progress,
@@ -295,5 +329,30 @@ impl Observer for Watcher {
 
     fn on_warning(&self, message: &str) {
         self.bar.warn(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use cellpatch_model::Preset;
+
+    use super::*;
+
+    #[test]
+    fn what_a_card_cannot_hold_is_refused_with_what_it_can() {
+        let config = PretrainingConfig::new(Preset::Paper.config());
+        let needed = |config: &PretrainingConfig| PretrainingMemory::new::<Flex>(config, 60_000);
+        let card = DeviceChoice::Cuda(0);
+        check_memory(&needed(&config), card, 80 << 30).unwrap();
+        let small = 400 << 20;
+        let refused = check_memory(&needed(&config), card, small).unwrap_err();
+        let text = refused.render();
+        let (_, rest) = text.split_once("--max-scores ").unwrap();
+        let millions: usize = rest.split(' ').next().unwrap().parse().unwrap();
+        let smaller = PretrainingConfig { max_scores: millions * 1_000_000, ..config.clone() };
+        check_memory(&needed(&smaller), card, small).unwrap();
+        let text = check_memory(&needed(&config), card, 1 << 20).unwrap_err().render();
+        assert!(text.contains("not even one cell"), "{text}");
     }
 }

@@ -83,7 +83,7 @@ pub use features::{CellEmbedding, CellFeatures, embed, patch_features};
 pub use files::{read_json, write_json};
 pub use loss::BatchLoss;
 pub use metrics::{ClassificationScores, EpochRecord, MetricRecord, Observer, StepRecord, read_metrics};
-pub use objective::{Pretrainer, numbered};
+pub use objective::{Pretrainer, PretrainingMemory, numbered};
 pub use optimizer::{CoupledAdam, SharedOptimizer, coupled_adam};
 pub use pretrain::{Execution, ModelCard, PretrainingData, PretrainingOutcome, pretrain, pretrain_as_rank};
 pub use run::RunDirectory;

@@ -5,8 +5,11 @@ use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use cellpatch_data::{MaskedBatch, PaddedShape};
-use cellpatch_model::{CellPatch, GeneTargets, GeneValues, ModelBackend, masked_squared_error, pad_values};
+use cellpatch_data::{MaskedBatch, Masking, PaddedShape};
+use cellpatch_model::{
+    CellPatch, CellPatchConfig, Computation, GeneTargets, GeneValues, ModelBackend, PassShape,
+    TrainingMemory, masked_squared_error, pad_values, precision,
+};
 
 use crate::batches::{MaskedCells, PretrainingBatch, mix};
 use crate::clipping::clip_global_norm;
@@ -24,11 +27,91 @@ pub struct Pretrainer<B: Backend> {
     /// The model.
     pub model: CellPatch<B>,
     clip_norm: Option<f32>,
+    #[module(skip)]
+    cost: Cost,
+}
+
+/// What a part of a batch holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cost {
     max_scores: usize,
     n_heads: usize,
     n_patches: usize,
     embedding_dim: usize,
     stores_scores: bool,
+}
+
+impl Cost {
+    fn new<B: ModelBackend>(config: &PretrainingConfig) -> Self {
+        let model = &config.model;
+        Self {
+            max_scores: config.max_scores,
+            n_heads: model.n_heads,
+            n_patches: model.n_patches,
+            embedding_dim: model.embedding_dim,
+            stores_scores: B::stores_scores(model),
+        }
+    }
+
+    /// Numbers that a padded part holds in memory at once: the attention scores of the largest block, or, where a kernel
+    /// stores none, the rows that are kept for the backward pass.
+    fn of(&self, shape: PaddedShape) -> usize {
+        let PaddedShape { n_cells, longest_input, longest_target } = shape;
+        if !self.stores_scores {
+            // Keys and values of the input; of the targets embedding, output and what was gathered, in each of two blocks.
+            return n_cells * self.embedding_dim * (2 * longest_input + 6 * longest_target);
+        }
+        let encoder = self.n_patches * longest_input.max(self.n_patches);
+        let decoder = longest_target * longest_target.max(self.n_patches);
+        n_cells * self.n_heads * encoder.max(decoder)
+    }
+
+    fn of_cell(&self, PassShape { longest_input, longest_target, .. }: PassShape) -> usize {
+        self.of(PaddedShape { n_cells: 1, longest_input, longest_target }).max(1)
+    }
+}
+
+/// The memory that a pretraining takes on a device: that of its largest part.
+#[derive(Debug, Clone)]
+pub struct PretrainingMemory {
+    model: CellPatchConfig,
+    cost: Cost,
+    /// Of one cell, as long as cells can be.
+    longest: PassShape,
+    /// Cells of the largest part.
+    n_cells: usize,
+    computation: Computation,
+}
+
+impl PretrainingMemory {
+    /// Of a pretraining on a backend, in the [`precision`] of this process.
+    ///
+    /// - n_genes: of the vocabulary; no cell has more
+    pub fn new<B: ModelBackend>(config: &PretrainingConfig, n_genes: usize) -> Self {
+        let cost = Cost::new::<B>(config);
+        let Masking { max_input, max_targets, .. } = config.masking;
+        let longest = PassShape {
+            n_cells: 1,
+            longest_input: max_input.min(n_genes),
+            longest_target: max_targets.min(n_genes),
+        };
+        let n_cells = (config.max_scores / cost.of_cell(longest)).clamp(1, config.batch_size);
+        let computation =
+            if cost.stores_scores { Computation::Plain } else { Computation::Kernels(precision()) };
+        Self { model: config.model.clone(), cost, longest, n_cells, computation }
+    }
+
+    /// Bytes held at once, if all cells of a part are as long as cells can be.
+    pub fn peak(&self) -> usize {
+        let shape = PassShape { n_cells: self.n_cells, ..self.longest };
+        TrainingMemory::new(&self.model, shape, self.computation).peak()
+    }
+
+    /// The largest [`PretrainingConfig::max_scores`] that fits into so many bytes; none if not even one cell does.
+    pub fn max_scores_that_fit(&self, bytes: usize) -> Option<usize> {
+        let n_cells = TrainingMemory::cells_that_fit(&self.model, self.longest, self.computation, bytes);
+        (n_cells > 0).then(|| n_cells * self.cost.of_cell(self.longest))
+    }
 }
 
 impl<B: ModelBackend> Pretrainer<B> {
@@ -41,29 +124,12 @@ impl<B: ModelBackend> Pretrainer<B> {
         Ok(Self {
             model: numbered(config.model.init(device)),
             clip_norm: config.clip_norm,
-            max_scores: config.max_scores,
-            n_heads: config.model.n_heads,
-            n_patches: config.model.n_patches,
-            embedding_dim: config.model.embedding_dim,
-            stores_scores: B::stores_scores(&config.model),
+            cost: Cost::new::<B>(config),
         })
     }
 
-    /// Numbers that a padded part holds in memory at once: the attention scores of the largest block, or, where a kernel
-    /// stores none, the rows that are kept for the backward pass.
-    fn cost(&self, shape: PaddedShape) -> usize {
-        let PaddedShape { n_cells, longest_input, longest_target } = shape;
-        if !self.stores_scores {
-            // Keys and values of the input; of the targets embedding, output and what was gathered, in each of two blocks.
-            return n_cells * self.embedding_dim * (2 * longest_input + 6 * longest_target);
-        }
-        let encoder = self.n_patches * longest_input.max(self.n_patches);
-        let decoder = longest_target * longest_target.max(self.n_patches);
-        n_cells * self.n_heads * encoder.max(decoder)
-    }
-
     fn parts(&self, batch: &MaskedBatch) -> Vec<MaskedBatch> {
-        let mut parts = batch.micro_batches(self.max_scores, |shape| self.cost(shape));
+        let mut parts = batch.micro_batches(self.cost.max_scores, |shape| self.cost.of(shape));
         // A part without targets has no loss and no gradient.
         parts.retain(|part| part.n_targets() > 0);
         parts
