@@ -73,6 +73,12 @@ impl Failure {
         self
     }
 
+    /// The same, said of one thing among several, such as a file.
+    pub(crate) fn of(mut self, what: impl std::fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     fn from_error(error: &dyn std::error::Error, help: Option<String>, category: Category) -> Self {
         let message = error.to_string();
         let mut causes = Vec::new();

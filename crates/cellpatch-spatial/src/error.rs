@@ -21,7 +21,7 @@ pub enum Error {
         y: f64,
     },
     /// There are too few spots for a graph.
-    #[error("there are {n_spots} spots where {needed} are needed")]
+    #[error("there {} where {needed} are needed", if *n_spots == 1 { "is 1 spot".to_owned() } else { format!("are {n_spots} spots") })]
     TooFewSpots {
         /// How many there are.
         n_spots: usize,
@@ -29,9 +29,9 @@ pub enum Error {
         needed: usize,
     },
     /// A neighbourhood that no spot can have.
-    #[error("a neighbourhood of {what} {value}")]
+    #[error("neighbours cannot be chosen by {what} {value}")]
     BadNeighborhood {
-        /// "radius" or "nearest spots".
+        /// "a radius of" or "a number of nearest spots of".
         what: &'static str,
         /// What it was set to.
         value: f64,
@@ -121,6 +121,9 @@ impl Error {
             }
             Self::TooFewSpots { .. } => {
                 "check that the slice is the one meant, or ask for fewer neighbours".into()
+            }
+            Self::BadNeighborhood { .. } => {
+                "give a radius above 0, or 1 or more nearest spots; 6 are those of a hexagonal grid".into()
             }
             Self::Model(error) => return error.help(),
             Self::Train(error) => return error.help(),

@@ -114,6 +114,33 @@ impl SpatialGraph {
         Ok(self.edges().map(|(source, target)| labels[source as usize] == labels[target as usize]).collect())
     }
 
+    /// The mean of each spot's own values and those of the spots it reads, all alike.
+    ///
+    /// - values: [n_spots, width], row-major
+    /// - output: [n_spots, width]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disagreement`] if there are not `width` values for each spot.
+    pub fn neighborhood_means(&self, values: &[f32], width: usize) -> Result<Vec<f32>> {
+        let (found, expected) = (values.len(), self.n_spots() * width);
+        if found != expected {
+            return Err(Error::Disagreement { what: "values of spots", found, expected });
+        }
+        let mut means = Vec::with_capacity(values.len());
+        let mut sums = vec![0.0_f64; width];
+        for spot in 0..self.n_spots() {
+            let neighbors = self.neighbors(spot);
+            sums.fill(0.0);
+            for &neighbor in neighbors {
+                let row = &values[neighbor as usize * width..][..width];
+                sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+            }
+            means.extend(sums.iter().map(|sum| (sum / neighbors.len() as f64) as f32));
+        }
+        Ok(means)
+    }
+
     /// The lists as the kernels take them.
     pub fn adjacency(&self) -> &Arc<Resident<Adjacency>> {
         &self.adjacency

@@ -221,6 +221,17 @@ fn pruning_keeps_edges_of_one_label_and_self_loops() {
     assert!(SpatialGraph::from_edges(2, [(2, 0)]).is_err());
 }
 
+#[test]
+fn a_neighbourhoods_mean_is_over_a_spot_and_those_it_reads() {
+    let graph = SpatialGraph::from_edges(4, [(0, 1), (2, 1), (1, 0)]).unwrap();
+    let means = graph.neighborhood_means(&[1.0, 10.0, 2.0, 20.0, 6.0, 60.0, 5.0, -5.0], 2).unwrap();
+    assert_eq!(means, [1.5, 15.0, 3.0, 30.0, 6.0, 60.0, 5.0, -5.0]);
+    assert!(matches!(
+        graph.neighborhood_means(&[1.0], 2),
+        Err(Error::Disagreement { found: 1, expected: 8, .. })
+    ));
+}
+
 /// Where the real slices are, if they are here.
 fn layers() -> Option<PathBuf> {
     let root = std::env::var_os("CELLPATCH_DATA")

@@ -35,6 +35,17 @@ pub enum MixtureStart {
         /// What the centres are drawn by.
         seed: u64,
     },
+    /// Both: the groups of the agglomeration, then those of k-means, of which the likeliest mixture counts. A single
+    /// start often ends at a mixture that is far less likely than the best.
+    Likeliest {
+        /// How many cells are agglomerated at most. Of more cells an even sample of so many is taken, the likeliest
+        /// start is searched within it, and only the mixture from that one is fitted to all.
+        most_cells: usize,
+        /// How many times k-means is run.
+        n_starts: usize,
+        /// What the sample and the centres are drawn by.
+        seed: u64,
+    },
 }
 
 impl Default for MixtureStart {
@@ -249,10 +260,25 @@ impl Fitter {
         if n_components == 0 {
             return Err(Error::bad_option("n_components", n_components, "at least 1"));
         }
+        let points = self.points();
+        let outcome = match self.starts.searched(points.n) {
+            None => self.likeliest(points, n_components, self.patience)?,
+            Some(sample) => {
+                let share = sample.n_cells() as f64 / points.n_cells() as f64;
+                let patience = Patience { offset: share * self.patience.offset, ..self.patience };
+                let found = self.likeliest(sample, n_components, patience)?;
+                expectation::run(points, found.components, self.patience)?
+            }
+        };
+        Ok(self.finish(outcome))
+    }
+
+    /// Of the mixtures of some points that all starts lead to, the likeliest.
+    fn likeliest(&self, points: Points<'_>, n_components: usize, patience: Patience) -> Result<Outcome> {
         let mut best: Option<Outcome> = None;
         let mut singular = Error::SingularMixture { n_components };
         for start in self.starts.of(self.points(), n_components) {
-            match start.and_then(|start| expectation::run(self.points(), start, self.patience)) {
+            match start.and_then(|start| expectation::run(points, start, patience)) {
                 Ok(outcome) => {
                     if best.as_ref().is_none_or(|best| outcome.log_likelihood > best.log_likelihood) {
                         best = Some(outcome);
@@ -262,7 +288,7 @@ impl Fitter {
                 Err(error) => return Err(error),
             }
         }
-        best.map(|outcome| self.finish(outcome)).ok_or(singular)
+        best.ok_or(singular)
     }
 
     fn finish(&self, outcome: Outcome) -> GaussianMixture {

@@ -168,6 +168,8 @@ fn every_start_finds_clouds_that_lie_apart_also_from_a_sample() {
         MixtureStart::Hierarchical { most_cells: 3_000, seed: 0 },
         MixtureStart::Hierarchical { most_cells: 400, seed: 1 },
         MixtureStart::KMeans { n_starts: 5, seed: 2 },
+        MixtureStart::Likeliest { most_cells: 3_000, n_starts: 2, seed: 3 },
+        MixtureStart::Likeliest { most_cells: 400, n_starts: 5, seed: 4 },
     ] {
         let options = MixtureOptions { start, ..MixtureOptions::default() };
         let mixture = GaussianMixture::fit(cells, 4, &options).unwrap();
@@ -192,12 +194,37 @@ fn of_several_starts_by_k_means_the_likeliest_counts() {
 }
 
 #[test]
+fn the_likeliest_of_both_starts_is_what_each_of_them_leads_to_or_better() {
+    let mut n_better = 0;
+    for (name, values, expected) in embeddings() {
+        // Agglomerating a whole slice again and again would take a minute.
+        if expected.n_cells > 2_000 {
+            continue;
+        }
+        let cells = cells(&values, &expected);
+        for n_components in [4, 7] {
+            let likelihood = |start| {
+                let options = MixtureOptions { start, ..MixtureOptions::default() };
+                GaussianMixture::fit(cells, n_components, &options).unwrap().log_likelihood()
+            };
+            let by_agglomeration = likelihood(MixtureStart::default());
+            let by_k_means = likelihood(MixtureStart::KMeans { n_starts: 5, seed: 0 });
+            let both = likelihood(MixtureStart::Likeliest { most_cells: 5_000, n_starts: 5, seed: 0 });
+            assert_eq!(both, by_agglomeration.max(by_k_means), "{name} into {n_components} components");
+            n_better += usize::from(both > by_agglomeration + 10.0);
+        }
+    }
+    assert!(n_better > 0, "no mixture is likelier than mclust's");
+}
+
+#[test]
 fn a_mixture_is_the_same_to_the_last_bit_on_any_number_of_threads() {
     let (values, _) = clouds(5_000, 9);
     let cells = Cells::new(&values, 5_000, 3).unwrap();
     for start in [
         MixtureStart::Hierarchical { most_cells: 1_000, seed: 0 },
         MixtureStart::KMeans { n_starts: 2, seed: 0 },
+        MixtureStart::Likeliest { most_cells: 1_000, n_starts: 2, seed: 0 },
     ] {
         let options = MixtureOptions { start, ..MixtureOptions::default() };
         let on = |n_threads| {

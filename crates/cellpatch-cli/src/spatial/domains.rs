@@ -2,9 +2,7 @@
 
 use cellpatch_analysis::metrics::LabelAgreement;
 use cellpatch_analysis::spatial::{chaos, percentage_of_abnormal_spots, refined_domains};
-use cellpatch_analysis::{
-    Cells, GaussianMixture, Leiden, LeidenOptions, Metric, MixtureOptions, NeighborGraph, Neighbors,
-};
+use cellpatch_analysis::{Cells, GaussianMixture, Leiden, LeidenOptions, Metric, NeighborGraph, Neighbors};
 
 use super::options::SpatialOptions;
 use super::slice::LoadedSlice;
@@ -35,7 +33,12 @@ impl Domains {
         embedding: &[f32],
     ) -> Result<Self, Failure> {
         let n_spots = slice.n_spots();
-        let cells = Cells::new(embedding, n_spots, embedding.len() / n_spots.max(1))?;
+        let width = embedding.len() / n_spots.max(1);
+        let mut smoothed = embedding.to_vec();
+        for _ in 0..options.smooth() {
+            smoothed = slice.data.slice().graph().neighborhood_means(&smoothed, width)?;
+        }
+        let cells = Cells::new(&smoothed, n_spots, width)?;
         let of_embedding = match options.leiden {
             Some(resolution) => {
                 let neighbors = Neighbors::within(cells, LEIDEN_NEIGHBORS, Metric::Euclidean)?;
@@ -44,7 +47,7 @@ impl Domains {
             }
             None => {
                 let n_domains = n_domains(options, slice)?;
-                let mixture = GaussianMixture::fit(cells, n_domains, &MixtureOptions::default());
+                let mixture = GaussianMixture::fit(cells, n_domains, &options.mixture());
                 let mixture = mixture.map_err(|error| {
                     Failure::from(error)
                         .with_help("ask for fewer domains, or find their number by --leiden 1")

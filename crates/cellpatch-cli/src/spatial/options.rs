@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cellpatch_analysis::{MixtureOptions, MixtureStart};
 use cellpatch_data::{CoordinateChoice, MatrixChoice, MissingNames, ValuePolicy};
 use cellpatch_model::CellPatchConfig;
 use cellpatch_spatial::graph::Neighborhood;
@@ -25,6 +26,12 @@ const NEAREST: usize = 6;
 const TYPE_SHARE: f64 = 0.5;
 /// Nearest spots that vote in a refinement, as in STAGATE.
 const VOTERS: &str = "50";
+/// Rounds of smoothing where nothing else was asked for.
+const SMOOTH: usize = 2;
+/// Starts of the mixture beside the agglomeration where nothing else was asked for.
+const STARTS: usize = 30;
+/// Spots that the mixture's start looks at, at most: all of a Visium slice.
+const AGGLOMERATED: usize = 5_000;
 
 /// Settings of `spatial`.
 #[derive(Debug, Clone, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -56,7 +63,13 @@ pub(crate) struct SpatialOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub genes: Option<usize>,
     /// Neighbours are all spots not further away than this, in the unit of the coordinates
-    #[arg(long, value_name = "DISTANCE", conflicts_with = "k", help_heading = "Neighbours")]
+    #[arg(
+        long,
+        value_name = "DISTANCE",
+        allow_negative_numbers = true,
+        conflicts_with = "k",
+        help_heading = "Neighbours"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub radius: Option<f64>,
     /// Neighbours are so many nearest spots [default: 6]
@@ -147,6 +160,14 @@ pub(crate) struct SpatialOptions {
     #[arg(long, value_name = "RESOLUTION", help_heading = "Domains")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leiden: Option<f64>,
+    /// Average the embedding over each spot and its neighbours before domains are made of it, so many times; 0 for as it is [default: 2]
+    #[arg(long, value_name = "ROUNDS", help_heading = "Domains")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smooth: Option<usize>,
+    /// Starts of the mixture by k-means, beside mclust's, of all of which the likeliest mixture counts; 0 for mclust's alone [default: 30]
+    #[arg(long, value_name = "N", conflicts_with = "leiden", help_heading = "Domains")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mixture_starts: Option<usize>,
     /// Give each spot the domain of most of its nearest spots, so many of them
     #[arg(long, value_name = "SPOTS", num_args = 0..=1, default_missing_value = VOTERS, help_heading = "Domains")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,6 +246,21 @@ impl SpatialOptions {
 
     pub(crate) fn n_genes(&self) -> usize {
         self.genes.unwrap_or(GENES)
+    }
+
+    /// Rounds of averaging the embedding over neighbours before domains are made of it.
+    pub(crate) fn smooth(&self) -> usize {
+        self.smooth.unwrap_or(SMOOTH)
+    }
+
+    /// How the mixture is fitted.
+    pub(crate) fn mixture(&self) -> MixtureOptions {
+        let (most_cells, seed) = (AGGLOMERATED, 0);
+        let start = match self.mixture_starts.unwrap_or(STARTS) {
+            0 => MixtureStart::Hierarchical { most_cells, seed },
+            n_starts => MixtureStart::Likeliest { most_cells, n_starts, seed },
+        };
+        MixtureOptions { start, ..MixtureOptions::default() }
     }
 
     pub(crate) fn methods(&self) -> Vec<Method> {

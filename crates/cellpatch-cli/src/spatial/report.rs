@@ -104,6 +104,14 @@ fn configuration(job: &Job<'_>) -> Vec<ConfigurationSection> {
                         .between_radius
                         .map_or("none".to_owned(), |radius| format!("all spots within {radius}")),
                 ),
+                Fact::new(
+                    "Embedding averaged over neighbours",
+                    match job.options.smooth() {
+                        0 => "not".to_owned(),
+                        1 => "once".to_owned(),
+                        n => format!("{n} times"),
+                    },
+                ),
                 Fact::new("Domains", domains),
                 Fact::new(
                     "Refined by",

@@ -103,14 +103,15 @@ impl SliceAndTokens {
             ));
         }
         let built = match &sections {
-            None => build(&coordinates.positions, options.neighborhood())?,
+            None => build(&coordinates.positions, options.neighborhood()),
             Some(Sections { of_cell, .. }) => build_sections(
                 &coordinates.positions,
                 of_cell,
                 options.neighborhood(),
                 options.between_radius,
-            )?,
+            ),
         };
+        let built = built.map_err(|error| Failure::from(error).of(path.display()))?;
         let statistics = built.graph.statistics();
         warnings.extend(built.warnings.iter().map(|warning| {
             let (min, max) = (statistics.min, statistics.max);

@@ -139,6 +139,24 @@ fn a_table_has_domains_and_embedding_of_every_spot() {
 }
 
 #[test]
+fn smoothing_makes_domains_continuous_and_leaves_the_embedding_as_it_is() {
+    let folder = folder();
+    let folder = folder.path();
+    let with = |rounds: &str| {
+        let (run, out) = (format!("run-{rounds}"), format!("domains-{rounds}.h5ad"));
+        let settings = ["--data", "slice.h5ad", "--domains", "5", "--smooth", rounds, "--umap", "false"];
+        let summary = spatial(folder, settings.into_iter().chain(["--run-dir", &run, "--output", &out]));
+        let embedding = AnnDataFile::open(&folder.join(out)).unwrap().obsm("X_stagate").unwrap().values;
+        (summary["pas"].as_f64().unwrap(), embedding)
+    };
+    let (as_it_is, once, often) = (with("0"), with("1"), with("4"));
+    assert!(as_it_is.1 == once.1 && once.1 == often.1);
+    assert!(often.0 < as_it_is.0, "{} is not below {}", often.0, as_it_is.0);
+    let both = ["--data", "slice.h5ad", "--leiden", "1", "--mixture-starts", "3", "--run-dir", "none"];
+    assert_eq!(run(folder, SPATIAL.into_iter().chain(both)).status.code(), Some(2));
+}
+
+#[test]
 fn numbers_do_not_depend_on_the_number_of_threads() {
     let folder = folder();
     let folder = folder.path();
@@ -243,7 +261,9 @@ fn what_is_no_slice_is_refused_with_a_suggestion() {
     fails(3, &["nowhere.h5ad"], &["--data", "nowhere.h5ad"]);
     fails(2, &["within radius 0.01", "a radius of"], &["--data", "slice.h5ad", "--radius", "0.01"]);
     fails(2, &["neighbours within radius 90", "a radius of"], &["--data", "slice.h5ad", "--radius", "90"]);
-    fails(3, &["150 spots where 201 are needed"], &["--data", "slice.h5ad", "--k", "200"]);
+    fails(3, &["slice.h5ad: there are 150 spots where 201"], &["--data", "slice.h5ad", "--k", "200"]);
+    fails(2, &["a radius of -1", "a radius above 0"], &["--data", "slice.h5ad", "--radius", "-1"]);
+    fails(2, &["nearest spots of 0", "1 or more"], &["--data", "slice.h5ad", "--k", "0"]);
     fails(3, &["no obs column \"nothing\""], &["--data", "slice.h5ad", "--label", "nothing"]);
     fails(2, &["151 domains", "150 spots"], &["--data", "slice.h5ad", "--domains", "151"]);
     fails(3, &["no obsm matrix \"umap\"", "spatial"], &["--data", "slice.h5ad", "--coordinates", "umap"]);

@@ -157,13 +157,13 @@ pub fn stack(slices: &[&[Position]], within: Neighborhood, between: Option<f64>)
 fn check(slices: &[&[Position]], within: Neighborhood, between: Option<f64>) -> Result<()> {
     let positive = |radius: f64| match radius.is_finite() && radius > 0.0 {
         true => Ok(()),
-        false => Err(Error::BadNeighborhood { what: "radius", value: radius }),
+        false => Err(Error::BadNeighborhood { what: "a radius of", value: radius }),
     };
     between.map_or(Ok(()), positive)?;
     let needed = match within {
         Neighborhood::Radius(radius) => positive(radius).map(|()| 1)?,
         Neighborhood::Nearest(0) => {
-            return Err(Error::BadNeighborhood { what: "nearest spots", value: 0.0 });
+            return Err(Error::BadNeighborhood { what: "a number of nearest spots of", value: 0.0 });
         }
         Neighborhood::Nearest(k) => k + 1,
     };
