@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::Result;
-use crate::compare::median;
+use crate::turns::median;
 
 const D: usize = 32;
 const MLP: usize = 64;

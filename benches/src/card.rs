@@ -11,11 +11,12 @@ use serde_json::Value;
 use crate::Result;
 use crate::arithmetic::Arithmetic;
 use crate::cells::{self, CellSize};
-use crate::compare::{eprint_progress, median};
+use crate::compare::eprint_progress;
 use crate::device::Device;
 use crate::document::write_section;
 use crate::loading;
 use crate::process::Process;
+use crate::turns::median;
 
 #[derive(Args)]
 pub(crate) struct Options {

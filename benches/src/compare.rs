@@ -10,6 +10,7 @@ use clap::Args;
 use crate::cells::{self, CellSize};
 use crate::document::write_section;
 use crate::process::Process;
+use crate::turns::median;
 use crate::{Result, account};
 
 #[derive(Args)]
@@ -186,11 +187,6 @@ fn write_rows(table: &mut String, row: &Comparison, measured: &[Measured]) -> Re
         )?;
     }
     Ok(())
-}
-
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn speed(table: &str, options: &Options) -> Result<String> {

@@ -11,10 +11,11 @@ use cellpatch_data::{Loader, LoaderOptions, RowSelection, ShardOptions, ShardSet
 use clap::Args;
 
 use crate::Result;
-use crate::compare::median;
 use crate::document::write_section;
+use crate::loader_account;
 use crate::process::{Process, own_peak_bytes, processor_seconds};
 use crate::sharding::make;
+use crate::turns::{Side, take_turns};
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pytorch/loader.py");
 const BATCH: usize = 32;
@@ -84,14 +85,6 @@ pub(crate) fn load(subject: &Subject) -> Result<()> {
     Ok(())
 }
 
-/// What the turns of one side came to, as cells a second.
-struct Side {
-    name: &'static str,
-    process: Process,
-    rates: Vec<f64>,
-    busy_rates: Vec<f64>,
-}
-
 pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (cells, n_seen) = make(folder.path(), options.cells, 30_000)?;
@@ -104,26 +97,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Process::start(command.arg("loader-subject").arg("--shards").arg(&shards).args(arguments))
     };
     let peer = |way: &str, n_cells: usize| -> Result<Process> { python(options, &cells, way, n_cells) };
-    let side = |name, process| Side { name, process, rates: Vec::new(), busy_rates: Vec::new() };
-    let mut sides = [
-        side("loader, 2 threads", ours(&[])?),
-        side("loader, cells of similar length together", ours(&["--length-buckets"])?),
-        side("loader, without masks and padding", ours(&["--unmasked"])?),
+    let sides = vec![
+        Side::new("loader, 2 threads", ours(&[])?),
+        Side::new("loader, cells of similar length together", ours(&["--length-buckets"])?),
+        Side::new("loader, without masks and padding", ours(&["--unmasked"])?),
         // A tenth of the cells: they take as long as all of ours.
-        side("a dataset the authors' way", peer("authors", options.cells / 10)?),
-        side("vectorised numpy, all in memory", peer("numpy", options.cells / 2)?),
+        Side::new("a dataset the authors' way", peer("authors", options.cells / 10)?),
+        Side::new("vectorised numpy, all in memory", peer("numpy", options.cells / 2)?),
     ];
-    for side in &mut sides {
-        side.process.turn()?;
-    }
-    for _ in 0..options.turns {
-        for side in &mut sides {
-            let turn = side.process.turn()?;
-            let number = |name: &str| turn[name].as_f64().ok_or_else(|| format!("an answer without {name}"));
-            side.rates.push(number("cells")? / number("seconds")?);
-            side.busy_rates.push(number("cells")? / number("cpu_seconds")?);
-        }
-    }
     let mut text = format!(
         "Written by `cargo xtask bench loader --python PATH --output docs/benchmarks.md`: {} synthetic cells of 30,000 genes, a \
          median of {n_seen} of them seen in a cell; a shard set of {:.0} MB, {:.2} bytes a count. Batches of {BATCH}, masked as \
@@ -137,21 +118,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.turns
     );
     let mut of_ours: Option<(f64, f64)> = None;
-    for Side { name, process, rates, busy_rates } in sides {
-        let (rate, busy_rate, peak) = (median(rates), median(busy_rates), process.peak_bytes()?);
+    for side in take_turns(sides, options.turns)? {
+        let (rate, busy_rate) =
+            (side.median_ratio("cells", "seconds")?, side.median_ratio("cells", "cpu_seconds")?);
         let (our_rate, our_busy_rate) = *of_ours.get_or_insert((rate, busy_rate));
-        let ratio = |ours: f64, theirs: f64| match name.starts_with("loader") {
+        let ratio = |ours: f64, theirs: f64| match side.name.starts_with("loader") {
             true => String::new(),
             false => format!("{:.1}", ours / theirs),
         };
         writeln!(
             text,
-            "| {name} | {rate:.0} | {} | {busy_rate:.0} | {} | {:.0} |",
+            "| {} | {rate:.0} | {} | {busy_rate:.0} | {} | {:.0} |",
+            side.name,
             ratio(our_rate, rate),
             ratio(our_busy_rate, busy_rate),
-            peak / 1e6
+            side.peak_bytes / 1e6
         )?;
     }
+    text.push('\n');
+    text.push_str(&loader_account::table(&shards, BATCH, PAD_TO)?);
     match &options.output {
         Some(path) => write_section(path, "Loader", &text)?,
         None => println!("## Loader\n\n{text}"),

@@ -13,11 +13,11 @@ use cellpatch_train::{PretrainingConfig, PretrainingData};
 use clap::Args;
 
 use crate::Result;
-use crate::compare::median;
 use crate::device::{Device, on_device};
 use crate::document::write_section;
 use crate::sharding::make;
 use crate::training::Pretraining;
+use crate::turns::median;
 
 /// Passes over the cells that each row is the median of, after one to warm up.
 const RUNS: usize = 3;

@@ -11,9 +11,9 @@ use cellpatch_data::{ShardOptions, write_shards};
 use clap::Args;
 
 use crate::Result;
-use crate::compare::median;
 use crate::document::write_section;
 use crate::process::{Process, own_peak_bytes, processor_seconds};
+use crate::turns::{Side, take_turns};
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/scanpy/shard.py");
 const N_THREADS: &str = "2";
@@ -102,16 +102,18 @@ const LIBRARY_RATIO: f64 = 2.5;
 
 pub(crate) fn shard(options: &Subject) -> Result<()> {
     let shard_options = ShardOptions { max_memory: options.max_memory << 20, ..ShardOptions::default() };
+    // Removed when the clock has stopped.
     let out = options.out.join("shards");
     for line in std::io::stdin().lock().lines() {
         line?;
         let (start, before, mut n_bytes) = (Instant::now(), processor_seconds()?, 0);
-        for cells in &options.cells {
+        for (index, cells) in options.cells.iter().enumerate() {
+            let out = out.join(index.to_string());
             let set = write_shards(std::slice::from_ref(cells), &out, &shard_options, &mut |_| {})?;
             n_bytes += set.manifest().files.iter().map(|file| file.bytes).sum::<u64>();
-            std::fs::remove_dir_all(&out)?;
         }
         let (seconds, busy) = (start.elapsed().as_secs_f64(), processor_seconds()? - before);
+        std::fs::remove_dir_all(&out)?;
         println!("{{\"seconds\": {seconds}, \"cpu_seconds\": {busy}, \"bytes\": {n_bytes}}}");
     }
     println!("{{\"peak_bytes\": {}}}", own_peak_bytes()?);
@@ -171,15 +173,6 @@ fn real_files(options: &Options, real: &Path, folder: &Path) -> Result<String> {
     Ok(title + &against_scanpy(options, &cells, folder)?)
 }
 
-/// What the turns of one side came to.
-struct Side {
-    name: &'static str,
-    process: Process,
-    seconds: Vec<f64>,
-    busy: Vec<f64>,
-    n_bytes: f64,
-}
-
 fn against_scanpy(options: &Options, cells: &[PathBuf], folder: &Path) -> Result<String> {
     let scanpy = |compression: &[&str]| {
         let mut scanpy = Command::new(&options.python);
@@ -190,47 +183,35 @@ fn against_scanpy(options: &Options, cells: &[PathBuf], folder: &Path) -> Result
             .env("NUMBA_NUM_THREADS", N_THREADS);
         scanpy
     };
-    let side = |name, command| -> Result<Side> {
-        let process = with_paths(command, cells, folder)?;
-        Ok(Side { name, process, seconds: Vec::new(), busy: Vec::new(), n_bytes: 0.0 })
-    };
-    let mut sides = [
-        side("`shard`, 256 MiB, 2 threads", ours()?)?,
-        side("scanpy, no compression", scanpy(&[]))?,
-        side("scanpy, gzip", scanpy(&["--compression", "gzip"]))?,
-    ];
-    for side in &mut sides {
-        side.process.turn()?;
-    }
-    for _ in 0..options.turns {
-        for side in &mut sides {
-            let turn = side.process.turn()?;
-            let number = |name: &str| turn[name].as_f64().ok_or_else(|| format!("an answer without {name}"));
-            side.seconds.push(number("seconds")?);
-            side.busy.push(number("cpu_seconds")?);
-            side.n_bytes = number("bytes")?;
-        }
-    }
+    let side = |name, command| Ok(Side::new(name, with_paths(command, cells, folder)?));
+    let sides: Result<Vec<Side>> = [
+        side("`shard`, 256 MiB, 2 threads", ours()?),
+        side("scanpy, no compression", scanpy(&[])),
+        side("scanpy, gzip", scanpy(&["--compression", "gzip"])),
+    ]
+    .into_iter()
+    .collect();
     let mut table = String::from(
         "| | seconds | to ours | processor seconds | to ours | peak memory, MB | to ours | written, MB |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     let mut of_ours: Option<[f64; 3]> = None;
-    for Side { name, process, seconds, busy, n_bytes } in sides {
-        let [seconds, busy, peak] = [median(seconds), median(busy), process.peak_bytes()?];
+    for side in take_turns(sides?, options.turns)? {
+        let [seconds, busy, peak] = [side.median("seconds")?, side.median("cpu_seconds")?, side.peak_bytes];
         let ours = *of_ours.get_or_insert([seconds, busy, peak]);
-        let ratio = |value: f64, ours: f64| match name.starts_with("scanpy") {
+        let ratio = |value: f64, ours: f64| match side.name.starts_with("scanpy") {
             true => format!("{:.1}", value / ours),
             false => String::new(),
         };
         writeln!(
             table,
-            "| {name} | {seconds:.2} | {} | {busy:.2} | {} | {:.0} | {} | {:.1} |",
+            "| {} | {seconds:.2} | {} | {busy:.2} | {} | {:.0} | {} | {:.1} |",
+            side.name,
             ratio(seconds, ours[0]),
             ratio(busy, ours[1]),
             peak / 1e6,
             ratio(peak, ours[2]),
-            n_bytes / 1e6
+            side.median("bytes")? / 1e6
         )?;
     }
     table.push('\n');
@@ -238,12 +219,11 @@ fn against_scanpy(options: &Options, cells: &[PathBuf], folder: &Path) -> Result
 }
 
 fn memory(options: &Options, folder: &Path) -> Result<String> {
-    let mut table = String::from(
-        "Peak memory of `shard`, MB, on cells of 2,000 genes:\n\n\
-         | cells | `--max-memory 64M` | `--max-memory 256M` |\n|---:|---:|---:|\n",
-    );
+    let mut rows = String::new();
+    let mut seen = String::new();
     for &n_cells in &options.memory_cells {
-        let (cells, _) = make(folder, n_cells, 2_000)?;
+        let cells;
+        (cells, seen) = make(folder, n_cells, 2_000)?;
         let peak = |max_memory: &str| -> Result<f64> {
             let mut command = ours()?;
             command.args(["--max-memory", max_memory]);
@@ -251,8 +231,11 @@ fn memory(options: &Options, folder: &Path) -> Result<String> {
             process.seconds()?;
             Ok(process.peak_bytes()? / 1e6)
         };
-        writeln!(table, "| {n_cells} | {:.0} | {:.0} |", peak("64")?, peak("256")?)?;
+        writeln!(rows, "| {n_cells} | {:.0} | {:.0} | {:.0} |", peak("32")?, peak("64")?, peak("256")?)?;
         std::fs::remove_file(&cells)?;
     }
-    Ok(table)
+    Ok(format!(
+        "Peak memory of `shard`, MB, on cells of 2,000 genes (of which {seen} are seen in a cell):\n\n\
+         | cells | `--max-memory 32M` | `--max-memory 64M` | `--max-memory 256M` |\n|---:|---:|---:|---:|\n{rows}"
+    ))
 }

@@ -78,9 +78,9 @@ pub(crate) struct DataOptions {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_match: Option<f64>,
-    /// What becomes of mouse genes where the vocabulary is of human ones: refused, or their symbols written in capitals,
-    /// which is an approximation [default: refuse]
-    #[arg(long, value_name = "refuse|uppercase", value_parser = ["refuse", "uppercase"], hide_possible_values = true)]
+    /// What becomes of mouse genes where the vocabulary is of human ones: refused, replaced by their human orthologs, or their
+    /// symbols written in capitals, which is an approximation [default: refuse]
+    #[arg(long, value_name = "refuse|orthologs|uppercase", value_parser = ["refuse", "orthologs", "uppercase"], hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mouse_genes: Option<String>,
     /// Keep this obs column in the shards; repeat for more [default: the usual ones, such as cell_type and donor_id]
@@ -303,7 +303,11 @@ impl DataOptions {
 
 /// What a flag says of mouse genes.
 pub(crate) fn mouse_policy(flag: Option<&str>) -> MousePolicy {
-    if flag == Some("uppercase") { MousePolicy::Uppercase } else { MousePolicy::Refuse }
+    match flag {
+        Some("uppercase") => MousePolicy::Uppercase,
+        Some("orthologs") => MousePolicy::Orthologs,
+        _ => MousePolicy::Refuse,
+    }
 }
 
 /// Reads a vocabulary: Parquet, a released JSON dictionary, or the built-in table of human genes.

@@ -426,7 +426,7 @@ impl Error {
             Self::NoCells { .. } => "check that the file is the one you meant".into(),
             Self::FewVariableGenes { .. } => "check that the file is the one you meant, or use all genes".into(),
             Self::FewGenesMatched { examples, .. } => format!("are these human genes? unmatched, for example: {}; check var names, or lower --min-match", list(examples)),
-            Self::OtherSpecies { .. } => "map the genes to orthologs first (Ensembl BioMart has them), or have mouse symbols written in capitals, which is an approximation (--mouse-genes uppercase)".into(),
+            Self::OtherSpecies { .. } => "have mouse genes replaced by their human orthologs (--mouse-genes orthologs); map genes of other species to orthologs first (Ensembl BioMart has them)".into(),
             Self::VocabularyFull { .. } => "raise --gene-capacity, or give a vocabulary and leave out other genes (--known-genes-only)".into(),
             Self::NotAShardSet { .. } => "run `shard` again: an interrupted run leaves no manifest".into(),
             Self::NotAPart { .. } => "merge what the same `shard` command made with --part 1/N to N/N".into(),

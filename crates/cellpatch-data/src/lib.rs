@@ -141,5 +141,5 @@ pub use unfinished_file::Existing;
 pub use variable_genes::{GeneVariability, VariableGeneOptions, VariableGenes};
 pub use vocabulary::{
     Gene, GeneMatch, GeneReference, GeneToken, GeneVocabulary, MatchReport, MatchRow, MousePolicy,
-    ReferenceGene, RepairedName, Species, humanize,
+    ReferenceGene, RepairedName, Species, humanize, orthologs,
 };

@@ -30,9 +30,40 @@ pub fn normalize(counts: &[f32], total: f32, out: &mut Vec<f32>) {
     }));
 }
 
+/// [`normalize`] of whole counts.
+pub(crate) fn normalize_counts(counts: &[u16], total: f32, out: &mut Vec<f32>) {
+    let scale = if total > 0.0 { TARGET_SUM / f64::from(total) } else { 0.0 };
+    let log = |count: u16| (f64::from(count) * scale).ln_1p() as f32;
+    let largest = usize::from(counts.iter().fold(0, |largest, &count| count.max(largest)));
+    let mut known = [0.0; TABLE];
+    for (count, known) in (0u16..).zip(&mut known[..TABLE.min(largest + 1)]) {
+        *known = log(count);
+    }
+    out.clear();
+    out.extend(counts.iter().map(|&count| match known.get(usize::from(count)) {
+        Some(&known) => known,
+        None => log(count),
+    }));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn whole_counts_give_the_same_bits(
+            counts in proptest::collection::vec(proptest::prop_oneof![0u16..40, proptest::prelude::any::<u16>()], 0..50),
+        ) {
+            let fractions: Vec<f32> = counts.iter().copied().map(f32::from).collect();
+            let (mut expected, mut found) = (Vec::new(), Vec::new());
+            for total in [fractions.iter().sum(), 0.0] {
+                normalize(&fractions, total, &mut expected);
+                normalize_counts(&counts, total, &mut found);
+                proptest::prop_assert_eq!(&found, &expected);
+            }
+        }
+    }
 
     #[test]
     fn values_follow_the_formula_with_and_without_the_table() {

@@ -27,7 +27,7 @@ const MOST_MEMORY: u64 = 1 << 20;
 /// A reader that takes longer is worth a look.
 const SLOW: Duration = Duration::from_secs(2);
 /// A reader that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(60);
+const HANGS: Duration = Duration::from_secs(10);
 
 /// An input of some kind: the files it has, damaged or not, are read from a folder.
 struct Kind {

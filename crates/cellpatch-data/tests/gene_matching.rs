@@ -32,7 +32,7 @@ fn the_table_holds_the_genes_of_its_source() {
     let genes = GeneReference::human().genes();
     assert_eq!(genes.len(), source.len());
     for (gene, source) in genes.iter().zip(source) {
-        assert_eq!([&gene.ensembl_id, &gene.symbol], [&source[0], &source[1]]);
+        assert_eq!([gene.ensembl_id, gene.symbol], [source[0].as_str(), source[1].as_str()]);
     }
 }
 
@@ -43,7 +43,7 @@ fn the_released_dictionary_knows_every_human_gene_by_id_or_by_symbol_alone() {
     let known = GeneReference::human().genes();
     let by_id: Vec<Gene> =
         known.iter().map(|gene| Gene::new(Some(&format!("{}.3", gene.ensembl_id)), None)).collect();
-    let by_symbol: Vec<Gene> = known.iter().map(|gene| Gene::new(None, Some(&gene.symbol))).collect();
+    let by_symbol: Vec<Gene> = known.iter().map(|gene| Gene::new(None, Some(gene.symbol))).collect();
     let ids = vocabulary.match_genes(&by_id);
     let symbols = vocabulary.match_genes(&by_symbol);
     assert_eq!((ids.misses.len(), ids.duplicates, ids.by_id), (0, 0, 60_664 - 26));
@@ -52,7 +52,7 @@ fn the_released_dictionary_knows_every_human_gene_by_id_or_by_symbol_alone() {
     // Of these names 26 differ from the dictionary's, by the id that follows them.
     let names: HashSet<&str> = vocabulary.iter().map(|(_, gene)| gene.name()).collect();
     let suffixed = known.iter().filter(|gene| {
-        !names.contains(gene.symbol.as_str()) && gene.symbol.ends_with(&format!("_{}", gene.ensembl_id))
+        !names.contains(gene.symbol) && gene.symbol.ends_with(&format!("_{}", gene.ensembl_id))
     });
     assert_eq!(suffixed.count(), 26);
 }

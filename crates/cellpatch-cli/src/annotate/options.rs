@@ -40,9 +40,9 @@ pub(crate) struct ReadOptions {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_match: Option<f64>,
-    /// What becomes of mouse genes where the vocabulary is of human ones: refused, or their symbols written in capitals,
-    /// which is an approximation [default: refuse]
-    #[arg(long, value_name = "refuse|uppercase", value_parser = ["refuse", "uppercase"], hide_possible_values = true)]
+    /// What becomes of mouse genes where the vocabulary is of human ones: refused, replaced by their human orthologs, or their
+    /// symbols written in capitals, which is an approximation [default: refuse]
+    #[arg(long, value_name = "refuse|orthologs|uppercase", value_parser = ["refuse", "orthologs", "uppercase"], hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mouse_genes: Option<String>,
     /// Most genes of a cell that go in; of more, a random sample [default: 3000]

@@ -108,8 +108,8 @@ pub(crate) struct SpatialOptions {
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<PathBuf>,
-    /// With --init: what becomes of mouse genes where the model knows human ones, refuse or uppercase (their symbols in capitals, an approximation) [default: refuse]
-    #[arg(long, value_name = "refuse|uppercase", value_parser = ["refuse", "uppercase"], hide_possible_values = true, help_heading = "Model")]
+    /// With --init: what becomes of mouse genes where the model knows human ones, refuse, orthologs, or uppercase (their symbols in capitals, an approximation) [default: refuse]
+    #[arg(long, value_name = "refuse|orthologs|uppercase", value_parser = ["refuse", "orthologs", "uppercase"], hide_possible_values = true, help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mouse_genes: Option<String>,
     /// Without --init: the model, paper or tiny [default: paper]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cellpatch_data::{
     CellFormat, CellSource, ChosenGenes, Coordinates, Gene, Labels, Sections, humanize, open_cells,
-    variable_columns, visium_matrix,
+    orthologs, variable_columns, visium_matrix,
 };
 use cellpatch_model::Checkpoint;
 use cellpatch_spatial::Expression;
@@ -129,6 +129,7 @@ impl SliceAndTokens {
         let chosen = ChosenGenes::read(source, &columns)?;
         let (known, model_tokens) = match options.mouse_genes.as_deref() {
             Some("uppercase") => start.tokens(&humanize(&all_genes), &columns),
+            Some("orthologs") => start.tokens(&orthologs(&all_genes), &columns),
             _ => start.tokens(&all_genes, &columns),
         };
         let labels = labels(options, source)?;
@@ -148,7 +149,7 @@ impl SliceAndTokens {
                     format!("the model knows none of the {} genes of {}", columns.len(), path.display()),
                 )
                 .with_help(
-                    "give a model that was pretrained on genes of this species; for mouse genes and a model of human ones, --mouse-genes uppercase is an approximation",
+                    "give a model that was pretrained on genes of this species; for mouse genes and a model of human ones, try --mouse-genes orthologs",
                 ));
             }
             let tokens: Vec<u32> = (1..=known.len() as u32).collect();

@@ -291,7 +291,7 @@ fn a_model_of_other_genes_is_refused() {
     fails(
         folder,
         3,
-        &["knows none of the 500 genes", "--mouse-genes uppercase"],
+        &["knows none of the 500 genes", "--mouse-genes orthologs"],
         SPATIAL.into_iter().chain(arguments),
     );
 }

@@ -6,7 +6,7 @@ use super::Source;
 use crate::{
     ExpressionBatch, GeneSelection, GeneToken, MaskedBatch, Masking,
     masking::{CellToMask, KEEP, Masker, sample},
-    normalize::normalize,
+    normalize::{normalize, normalize_counts},
     random::{Purpose, stream},
     shard::{CellCounts, StoredCells, StoredValues},
 };
@@ -26,30 +26,23 @@ pub(super) trait BuildBatch: Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Normalizer {
     stored: StoredValues,
-    counts: Vec<f32>,
     values: Vec<f32>,
 }
 
 impl Normalizer {
     fn new(stored: StoredValues) -> Self {
-        Self { stored, counts: Vec::new(), values: Vec::new() }
+        Self { stored, values: Vec::new() }
     }
 
     /// Expression of one cell's genes.
     fn expression<'a>(&'a mut self, cells: &'a StoredCells, cell: usize) -> &'a [f32] {
         let range = cells.offsets[cell]..cells.offsets[cell + 1];
-        let counts = match &cells.counts {
-            CellCounts::F32(counts) => &counts[range],
-            CellCounts::U16(counts) => {
-                self.counts.clear();
-                self.counts.extend(counts[range].iter().copied().map(f32::from));
-                &self.counts
-            }
-        };
-        if self.stored == StoredValues::Log1pF32 {
-            return counts;
+        let total = cells.total_counts[cell] as f32;
+        match &cells.counts {
+            CellCounts::F32(values) if self.stored == StoredValues::Log1pF32 => return &values[range],
+            CellCounts::F32(counts) => normalize(&counts[range], total, &mut self.values),
+            CellCounts::U16(counts) => normalize_counts(&counts[range], total, &mut self.values),
         }
-        normalize(counts, cells.total_counts[cell] as f32, &mut self.values);
         &self.values
     }
 }

@@ -87,7 +87,7 @@ impl AscendingTokens {
     }
 
     /// Appends a cell of counts as [`CellAssembler`] would.
-    pub(super) fn append<C: Copy + Into<u32>>(&self, columns: &[C], values: &[u16], piece: &mut Piece) {
+    pub(super) fn append(&self, columns: &[u32], values: &[u16], piece: &mut Piece) {
         let Counts::U16(counts) = &mut piece.counts else { return };
         let start = piece.genes.len();
         let genes = &mut piece.genes;
@@ -95,7 +95,7 @@ impl AscendingTokens {
         counts.resize(start + columns.len(), 0);
         let (mut end, mut total) = (start, 0u64);
         for (&column, &value) in columns.iter().zip(values) {
-            let token = self.0.get(column.into() as usize).copied().unwrap_or(Self::FILTERED);
+            let token = self.0.get(column as usize).copied().unwrap_or(Self::FILTERED);
             (genes[end], counts[end]) = (token, value);
             end += usize::from(token != Self::FILTERED && token != Self::UNKNOWN);
             total += if token == Self::FILTERED { 0 } else { u64::from(value) };

@@ -1,31 +1,38 @@
 //! Cells as they are stored, row group by row group.
 
+use std::path::Path;
+
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     datatypes::{ArrowPrimitiveType, Float32Type, Float64Type, Int32Type, UInt16Type, UInt32Type},
 };
 
 use super::{
-    column,
+    column, lists,
     manifest::StoredValues,
-    reader::{RowGroup, ShardSet, bad_file, named},
+    reader::{OpenRowGroup, RowGroup, ShardSet, bad_file, named},
 };
-use crate::error::Result;
+use crate::{
+    error::{Error, Result},
+    record_batches::guarded,
+};
 
 /// Cells that are Arrow arrays at a time, on their way to [`StoredCells`].
 const PIECE_CELLS: usize = 256;
 /// Most genes of a row group that memory is reserved for before they are there.
 const MAX_RESERVED: usize = 1 << 25;
+const BAD_TOKENS: &str = "gene tokens are not ascending or not in the vocabulary";
+const OTHER_LENGTHS: &str = "a cell has more genes than counts, or fewer";
 
 /// Values as stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum CellCounts {
     U16(Vec<u16>),
     F32(Vec<f32>),
 }
 
 /// Cells as stored, such as those of one row group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredCells {
     pub(crate) rows: Vec<u64>,
     /// Offsets into `genes` and `counts`, one more than there are cells.
@@ -68,8 +75,6 @@ impl StoredCells {
         self.offsets.reserve(n_cells);
         self.total_counts.reserve(n_cells);
         self.sources.reserve(n_cells);
-        // Room for cells somewhat larger than the row group's average.
-        let n_genes = n_genes + n_genes / 16;
         self.genes.reserve(n_genes);
         match &mut self.counts {
             CellCounts::U16(counts) => counts.reserve(n_genes),
@@ -109,11 +114,8 @@ impl StoredCells {
         let range = |cell: usize| offsets[cell] as usize..offsets[cell + 1] as usize;
         for &cell in &kept {
             let genes = &genes[range(cell)];
-            // Tokens index the model's table and masks rely on their order: a wrong file must not get past here.
-            let in_range = genes.first().is_none_or(|&first| first > 0)
-                && genes.last().is_none_or(|&last| last <= shards.manifest().n_genes);
-            if !in_range || !genes.is_sorted_by(|a, b| a < b) {
-                return Err("gene tokens are not ascending or not in the vocabulary".into());
+            if !shards.are_tokens(genes) {
+                return Err(BAD_TOKENS.into());
             }
             self.genes.extend_from_slice(genes);
             self.offsets.push(self.genes.len());
@@ -136,7 +138,7 @@ fn append_counts<T: ArrowPrimitiveType>(
 ) -> Result<(), String> {
     let (offsets, counts) = list::<T>(counts)?;
     if offsets != gene_offsets {
-        return Err("a cell has more genes than counts, or fewer".into());
+        return Err(OTHER_LENGTHS.into());
     }
     kept.iter()
         .for_each(|&cell| all.extend_from_slice(&counts[offsets[cell] as usize..offsets[cell + 1] as usize]));
@@ -146,28 +148,133 @@ fn append_counts<T: ArrowPrimitiveType>(
 impl ShardSet {
     /// Reads the cells of one row group that `keep` wants, by their global row.
     pub(crate) fn decode(&self, group: RowGroup, keep: &dyn Fn(u64) -> bool) -> Result<StoredCells> {
-        let path = self.file_path(group.file);
+        let open = self.open_row_group(group)?;
+        let wanted: Vec<bool> = group.rows().map(keep).collect();
+        match self.decode_pages(&open, group, &wanted)? {
+            Some(cells) => Ok(cells),
+            None => self.decode_batches(&open, group, &wanted),
+        }
+    }
+
+    /// The cells of a row group whose lists are encoded as we encode them.
+    fn decode_pages(
+        &self,
+        open: &OpenRowGroup<'_>,
+        group: RowGroup,
+        wanted: &[bool],
+    ) -> Result<Option<StoredCells>> {
+        if self.manifest().values != StoredValues::CountsU16 {
+            return Ok(None);
+        }
+        let n_wanted = wanted.iter().filter(|&&wanted| wanted).count();
+        let n_expected = expected_genes(open, group, n_wanted);
+        let (Some(mut genes), Some(mut counts)) =
+            (open.list_pages(column::GENES)?, open.list_pages(column::COUNTS)?)
+        else {
+            return Ok(None);
+        };
+        let Some(genes) = guarded(&open.path, || lists::read_genes(&mut genes, wanted, n_expected))? else {
+            return Ok(None);
+        };
+        let Some(counts) = guarded(&open.path, || lists::read_counts(&mut counts, wanted, n_expected))?
+        else {
+            return Ok(None);
+        };
+        let damaged = |reason| Err(bad_file(&open.path, reason));
+        if genes.lengths != counts.lengths {
+            return damaged(OTHER_LENGTHS);
+        }
+        let mut cells = StoredCells::new(self.manifest().values);
+        cells.reserve(n_wanted, 0);
+        let mut end = 0;
+        for &length in &genes.lengths {
+            let start = end;
+            end += length as usize;
+            if !self.are_tokens(&genes.numbers[start..end]) {
+                return damaged(BAD_TOKENS);
+            }
+            cells.offsets.push(end);
+        }
+        cells.genes = genes.numbers;
+        cells.counts = CellCounts::U16(counts.numbers);
+        let mut row = group.first_row;
+        for batch in open.batches(&[column::TOTAL_COUNTS, column::SOURCE], wanted.len())? {
+            let batch = batch?;
+            let appended = self.append_light(&mut cells, &batch, group, row, wanted);
+            appended.map_err(|reason| bad_file(&open.path, reason))?;
+            row += batch.num_rows() as u64;
+        }
+        match row == group.rows().end {
+            true => Ok(Some(cells)),
+            false => Err(other_size(&open.path, group)),
+        }
+    }
+
+    /// Appends what cells are besides their genes.
+    fn append_light(
+        &self,
+        cells: &mut StoredCells,
+        batch: &RecordBatch,
+        group: RowGroup,
+        first_row: u64,
+        wanted: &[bool],
+    ) -> Result<(), String> {
+        let totals = named(batch, column::TOTAL_COUNTS)?;
+        let totals = totals.as_primitive_opt::<Float64Type>().ok_or("total_counts are not Float64")?.values();
+        let sources = source_indices(self, named(batch, column::SOURCE)?)?;
+        for ((&total, source), row) in totals.iter().zip(sources).zip(first_row..) {
+            if wanted.get((row - group.first_row) as usize) == Some(&true) {
+                cells.rows.push(row);
+                cells.total_counts.push(total);
+                cells.sources.push(source);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same by the library, however the lists are encoded.
+    fn decode_batches(
+        &self,
+        open: &OpenRowGroup<'_>,
+        group: RowGroup,
+        wanted: &[bool],
+    ) -> Result<StoredCells> {
         let columns = [column::GENES, column::COUNTS, column::TOTAL_COUNTS, column::SOURCE];
         let mut cells = StoredCells::new(self.manifest().values);
-        let n_kept = group.rows().filter(|&row| keep(row)).count();
-        let (batches, n_values) = self.read_row_group(group, &columns, PIECE_CELLS)?;
-        // Many or few, as the file says: a guess that is not relied on.
-        let n_values = n_values.min(MAX_RESERVED);
-        cells.reserve(n_kept, n_values / group.n_cells.max(1) as usize * n_kept);
+        let n_wanted = wanted.iter().filter(|&&wanted| wanted).count();
+        cells.reserve(n_wanted, expected_genes(open, group, n_wanted));
+        let keep = |row: u64| wanted.get((row - group.first_row) as usize) == Some(&true);
         let mut next_row = group.first_row;
-        for batch in batches {
+        for batch in open.batches(&columns, PIECE_CELLS)? {
             let batch = batch?;
-            cells.append(&batch, self, next_row, keep).map_err(|reason| bad_file(&path, reason))?;
+            cells.append(&batch, self, next_row, &keep).map_err(|reason| bad_file(&open.path, reason))?;
             next_row += batch.num_rows() as u64;
         }
-        if next_row != group.rows().end {
-            return Err(bad_file(
-                &path,
-                format!("row group {} does not have {} cells", group.index, group.n_cells),
-            ));
+        match next_row == group.rows().end {
+            true => Ok(cells),
+            false => Err(other_size(&open.path, group)),
         }
-        Ok(cells)
     }
+
+    /// Whether a cell's genes are tokens, ascending. Tokens index the model's table and masks rely on their order: a wrong file
+    /// must not get past here.
+    fn are_tokens(&self, genes: &[u32]) -> bool {
+        let next = genes.get(1..).unwrap_or_default();
+        genes.first().is_none_or(|&first| first > 0)
+            && genes.last().is_none_or(|&last| last <= self.manifest().n_genes)
+            && genes.iter().zip(next).fold(true, |all, (gene, next)| all & (gene < next))
+    }
+}
+
+/// Many or few genes of some cells, as the file says: a guess that is not relied on. Room for cells somewhat larger than the
+/// row group's average.
+fn expected_genes(open: &OpenRowGroup<'_>, group: RowGroup, n_wanted: usize) -> usize {
+    let n_genes = open.n_genes().min(MAX_RESERVED) / group.n_cells.max(1) as usize * n_wanted;
+    n_genes + n_genes / 16
+}
+
+fn other_size(path: &Path, group: RowGroup) -> Error {
+    bad_file(path, format!("row group {} does not have {} cells", group.index, group.n_cells))
 }
 
 /// Offsets and values of a list column without nulls.
@@ -188,4 +295,27 @@ pub(super) fn source_indices(shards: &ShardSet, names: &ArrayRef) -> Result<Vec<
     let index_of = |key: Option<i32>| indices.get(usize::try_from(key?).ok()?).copied().flatten();
     let sources: Option<Vec<u32>> = dictionary.keys().iter().map(index_of).collect();
     sources.ok_or_else(|| "a cell's source is not in the manifest".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fixture::shards;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn our_decoder_reads_what_the_library_reads(n_cells in 1usize..500, one_in in 1u64..5) {
+            let (_folder, set) = shards(n_cells);
+            for &group in set.row_groups() {
+                let open = set.open_row_group(group).unwrap();
+                let wanted: Vec<bool> = group.rows().map(|row| row % one_in == 0).collect();
+                let ours = set.decode_pages(&open, group, &wanted).unwrap();
+                let library = set.decode_batches(&open, group, &wanted).unwrap();
+                prop_assert_eq!(ours, Some(library));
+            }
+        }
+    }
 }

@@ -20,64 +20,51 @@ pub(super) struct KeptCells {
     n_bytes: usize,
 }
 
-/// Cells of one block, as narrow as they are.
+/// Cells of one block, as narrow as they are: two bytes for nearly every count.
 #[derive(Debug, Clone)]
 struct KeptBlock {
     rows: Vec<u32>,
     /// One more than there are cells.
-    offsets: Vec<u32>,
-    columns: Columns,
+    starts: Vec<Start>,
+    /// How many columns are passed over before that of each entry; [`WIDE`] stands for the next of `wide_gaps`.
+    gaps: Vec<u8>,
+    wide_gaps: Vec<u32>,
     values: Values,
 }
 
-#[derive(Debug, Clone)]
-enum Columns {
-    U16(Vec<u16>),
-    U32(Vec<u32>),
+/// Where a cell begins.
+#[derive(Debug, Clone, Copy, Default)]
+struct Start {
+    entry: u32,
+    wide_gap: u32,
+    wide_count: u32,
 }
 
 #[derive(Debug, Clone)]
 enum Values {
-    U16(Vec<u16>),
-    F32(Vec<f32>),
+    /// [`WIDE`] stands for the next of `wide`.
+    Counts {
+        narrow: Vec<u8>,
+        wide: Vec<u16>,
+    },
+    Fractions(Vec<f32>),
 }
+
+/// A number that does not fit in a byte.
+const WIDE: u8 = u8::MAX;
 
 impl KeptCells {
     /// Takes those cells of a block that are `kept`; `None` if all together exceed `max_bytes`.
-    ///
-    /// - `n_genes`: columns there are
-    pub(super) fn push(
-        mut self,
-        block: &CountBlock,
-        kept: &[bool],
-        n_genes: usize,
-        max_bytes: usize,
-    ) -> Option<Self> {
+    pub(super) fn push(mut self, block: &CountBlock, kept: &[bool], max_bytes: usize) -> Option<Self> {
         let n_entries: usize =
             (0..kept.len()).filter(|&cell| kept[cell]).map(|cell| block.cell(cell).0.len()).sum();
         u32::try_from(n_entries).ok()?;
-        let mut taken = KeptBlock {
-            rows: Vec::with_capacity(kept.len()),
-            offsets: vec![0],
-            columns: match n_genes <= 1 << 16 {
-                true => Columns::U16(Vec::with_capacity(n_entries)),
-                false => Columns::U32(Vec::with_capacity(n_entries)),
-            },
-            values: Values::U16(Vec::with_capacity(n_entries)),
-        };
-        let mut end = 0;
+        let mut taken = KeptBlock::new(kept.len(), n_entries);
         for cell in (0..kept.len()).filter(|&cell| kept[cell]) {
             let (columns, values) = block.cell(cell);
-            match &mut taken.columns {
-                Columns::U16(narrow) => narrow.extend(columns.iter().map(|&column| column as u16)),
-                Columns::U32(wide) => wide.extend_from_slice(columns),
-            }
-            taken.values.push(values);
-            end += columns.len() as u32;
-            taken.offsets.push(end);
-            taken.rows.push((block.first_row + cell) as u32);
+            taken.push((block.first_row + cell) as u32, columns, values);
         }
-        self.n_bytes += n_entries * taken.entry_bytes() + kept.len() * CELL_BYTES;
+        self.n_bytes += taken.n_bytes() + kept.len() * CELL_BYTES;
         self.blocks.push(taken);
         (self.n_bytes <= max_bytes).then_some(self)
     }
@@ -93,11 +80,8 @@ impl KeptCells {
         for block in &self.blocks {
             for (cell, &row) in block.rows.iter().enumerate() {
                 columns.clear();
-                values.clear();
-                for (column, value) in block.entries(cell) {
-                    columns.push(column);
-                    values.push(value);
-                }
+                columns.extend(block.columns(cell));
+                block.values(cell, &mut values);
                 visit(row as usize, &columns, &values)?;
             }
         }
@@ -107,47 +91,123 @@ impl KeptCells {
 
 impl Values {
     fn push(&mut self, values: &[f32]) {
-        if let Self::U16(counts) = self {
+        if let Self::Counts { narrow, wide } = self {
             let is_count = |value: f32| f32::from(value as i32 as u16) == value;
             if values.iter().fold(true, |all, &value| all & is_count(value)) {
-                counts.extend(values.iter().map(|&value| value as i32 as u16));
+                let start = narrow.len();
+                narrow.extend(values.iter().map(|&value| (value as i32).min(i32::from(WIDE)) as u8));
+                if narrow[start..].contains(&WIDE) {
+                    let all = narrow[start..].iter().zip(values).filter(|&(&byte, _)| byte == WIDE);
+                    wide.extend(all.map(|(_, &value)| value as i32 as u16));
+                }
                 return;
             }
-            *self = Self::F32(counts.iter().copied().map(f32::from).collect());
+            let (mut fractions, mut counts) = (Vec::new(), Vec::new());
+            unpack_counts(narrow, wide, &mut counts);
+            fractions.extend(counts.into_iter().map(f32::from));
+            *self = Self::Fractions(fractions);
         }
-        if let Self::F32(fractions) = self {
+        if let Self::Fractions(fractions) = self {
             fractions.extend_from_slice(values);
         }
     }
 }
 
+/// Replaces `counts` by those packed.
+fn unpack_counts(narrow: &[u8], wide: &[u16], counts: &mut Vec<u16>) {
+    counts.clear();
+    counts.extend(narrow.iter().map(|&count| u16::from(count)));
+    if !wide.is_empty() {
+        let places = counts.iter_mut().filter(|count| **count == u16::from(WIDE));
+        places.zip(wide).for_each(|(place, &count)| *place = count);
+    }
+}
+
 impl KeptBlock {
-    fn entry_bytes(&self) -> usize {
-        let column = if matches!(self.columns, Columns::U16(_)) { 2 } else { 4 };
-        column + if matches!(self.values, Values::U16(_)) { 2 } else { 4 }
+    /// A block with room for cells and their entries.
+    fn new(n_cells: usize, n_entries: usize) -> Self {
+        let mut starts = Vec::with_capacity(n_cells + 1);
+        starts.push(Start::default());
+        Self {
+            rows: Vec::with_capacity(n_cells),
+            starts,
+            gaps: Vec::with_capacity(n_entries),
+            wide_gaps: Vec::new(),
+            values: Values::Counts { narrow: Vec::with_capacity(n_entries), wide: Vec::new() },
+        }
     }
 
-    fn range(&self, cell: usize) -> Range<usize> {
-        self.offsets[cell] as usize..self.offsets[cell + 1] as usize
+    /// - `columns`: ascending
+    fn push(&mut self, row: u32, columns: &[u32], values: &[f32]) {
+        let passed = |(&before, &column): (&u32, &u32)| column - before - 1;
+        let next = columns.get(1..).unwrap_or_default();
+        let narrow = |gap: u32| gap.min(u32::from(WIDE)) as u8;
+        let start = self.gaps.len();
+        self.gaps.extend(columns.first().map(|&first| narrow(first)));
+        self.gaps.extend(columns.iter().zip(next).map(|pair| narrow(passed(pair))));
+        if self.gaps[start..].contains(&WIDE) {
+            let all = columns.first().copied().into_iter().chain(columns.iter().zip(next).map(passed));
+            self.wide_gaps.extend(all.filter(|&gap| gap >= u32::from(WIDE)));
+        }
+        self.values.push(values);
+        self.rows.push(row);
+        let n_wide = if let Values::Counts { wide, .. } = &self.values { wide.len() } else { 0 };
+        self.starts.push(Start {
+            entry: self.gaps.len() as u32,
+            wide_gap: self.wide_gaps.len() as u32,
+            wide_count: n_wide as u32,
+        });
     }
 
-    fn entries(&self, cell: usize) -> impl Iterator<Item = (u32, f32)> {
-        self.range(cell).map(|at| {
-            let column = match &self.columns {
-                Columns::U16(columns) => u32::from(columns[at]),
-                Columns::U32(columns) => columns[at],
-            };
-            let value = match &self.values {
-                Values::U16(values) => f32::from(values[at]),
-                Values::F32(values) => values[at],
-            };
-            (column, value)
+    /// What its entries take.
+    fn n_bytes(&self) -> usize {
+        let values = match &self.values {
+            Values::Counts { narrow, wide } => narrow.len() + 2 * wide.len(),
+            Values::Fractions(fractions) => 4 * fractions.len(),
+        };
+        self.gaps.len() + 4 * self.wide_gaps.len() + values
+    }
+
+    fn columns(&self, cell: usize) -> impl Iterator<Item = u32> {
+        let (start, end) = (self.starts[cell], self.starts[cell + 1]);
+        let mut wide = self.wide_gaps[start.wide_gap as usize..end.wide_gap as usize].iter();
+        let mut next = 0;
+        self.gaps[start.entry as usize..end.entry as usize].iter().map(move |&gap| {
+            let gap = if gap == WIDE { wide.next().copied().unwrap_or(0) } else { u32::from(gap) };
+            let column = next + gap;
+            next = column + 1;
+            column
         })
     }
 
+    /// Replaces `counts` by those of a cell; `false` where they are fractions.
+    fn counts(&self, cell: usize, counts: &mut Vec<u16>) -> bool {
+        let (start, end) = (self.starts[cell], self.starts[cell + 1]);
+        let Values::Counts { narrow, wide } = &self.values else { return false };
+        let wide = &wide[start.wide_count as usize..end.wide_count as usize];
+        unpack_counts(&narrow[start.entry as usize..end.entry as usize], wide, counts);
+        true
+    }
+
+    /// Replaces `values` by those of a cell.
+    fn values(&self, cell: usize, values: &mut Vec<f32>) {
+        values.clear();
+        match &self.values {
+            Values::Fractions(fractions) => {
+                let (start, end) = (self.starts[cell], self.starts[cell + 1]);
+                values.extend_from_slice(&fractions[start.entry as usize..end.entry as usize]);
+            }
+            Values::Counts { .. } => {
+                let mut counts = Vec::new();
+                self.counts(cell, &mut counts);
+                values.extend(counts.into_iter().map(f32::from));
+            }
+        }
+    }
+
     fn has_token(&self, cell: usize, columns: &[ColumnFate]) -> bool {
-        let is_token = |(column, _)| matches!(columns.get(column as usize), Some(ColumnFate::Token(_)));
-        self.entries(cell).any(is_token)
+        let is_token = |column| matches!(columns.get(column as usize), Some(ColumnFate::Token(_)));
+        self.columns(cell).any(is_token)
     }
 }
 
@@ -255,21 +315,22 @@ impl<'a> HeldCells<'a> {
 impl OrderedCells for HeldCells<'_> {
     fn gather(&self, range: Range<usize>, piece: &mut Piece) {
         let mut assembler = CellAssembler::default();
+        let (mut columns, mut counts, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for place in &self.order[range] {
             let held = &self.inputs[place.input as usize];
             let (block, cell) = (&held.cells.blocks[place.block as usize], place.cell as usize);
             let row = block.rows[cell];
-            let range = block.range(cell);
-            match (&held.ascending, &block.columns, &block.values, &piece.counts) {
-                (Some(tokens), Columns::U16(columns), Values::U16(values), Counts::U16(_)) => {
-                    tokens.append(&columns[range.clone()], &values[range], piece);
-                }
-                (Some(tokens), Columns::U32(columns), Values::U16(values), Counts::U16(_)) => {
-                    tokens.append(&columns[range.clone()], &values[range], piece);
+            columns.clear();
+            columns.extend(block.columns(cell));
+            match (&held.ascending, &piece.counts) {
+                (Some(tokens), Counts::U16(_)) if block.counts(cell, &mut counts) => {
+                    tokens.append(&columns, &counts, piece);
                 }
                 _ => {
+                    block.values(cell, &mut values);
                     assembler.normalize_first = held.normalize_first;
-                    assembler.assemble(block.entries(cell), &held.survey.columns);
+                    let entries = columns.iter().copied().zip(values.iter().copied());
+                    assembler.assemble(entries, &held.survey.columns);
                     assembler.append_to(piece);
                 }
             }
@@ -279,6 +340,55 @@ impl OrderedCells for HeldCells<'_> {
             for (column, codes) in piece.labels.iter_mut().zip(&held.labels) {
                 column.push(codes.get(row as usize).copied().filter(|&code| code != NO_LABEL));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Cells of ascending columns, some far apart, with counts small and large, or fractions.
+    fn cells() -> impl Strategy<Value = Vec<Vec<(u32, f32)>>> {
+        let gap = prop_oneof![4 => 1u32..20, 1 => 253u32..259, 1 => 1u32..70_000];
+        let whole = prop_oneof![4 => 1u16..20, 1 => 253u16..259, 1 => 1u16..=u16::MAX].prop_map(f32::from);
+        let value = prop_oneof![60 => whole, 1 => 0.1f32..3.0, 1 => 60_000f32..90_000.0];
+        let cell = proptest::collection::vec((gap, value), 0..60).prop_map(|entries| {
+            let mut next = 0;
+            let column = |(gap, value)| {
+                next += gap;
+                (next - 1, value)
+            };
+            entries.into_iter().map(column).collect()
+        });
+        proptest::collection::vec(cell, 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn kept_cells_come_back(blocks in proptest::collection::vec(cells(), 1..4), every in 1usize..3) {
+            let (mut kept, mut expected, mut first_row) = (KeptCells::default(), Vec::new(), 0);
+            for cells in blocks {
+                let mut block = CountBlock { first_row, offsets: vec![0], ..CountBlock::default() };
+                for cell in &cells {
+                    block.columns.extend(cell.iter().map(|&(column, _)| column));
+                    block.values.extend(cell.iter().map(|&(_, value)| value));
+                    block.offsets.push(block.columns.len());
+                }
+                let wanted: Vec<bool> = (0..cells.len()).map(|cell| cell % every == 0).collect();
+                kept = kept.push(&block, &wanted, usize::MAX).unwrap();
+                expected.extend(cells.iter().enumerate().step_by(every).map(|(cell, entries)| (first_row + cell, entries.clone())));
+                first_row += cells.len();
+            }
+            let mut found = Vec::new();
+            kept.for_each(|row, columns, values| {
+                found.push((row, columns.iter().copied().zip(values.iter().copied()).collect::<Vec<_>>()));
+                Ok(())
+            })
+            .unwrap();
+            prop_assert_eq!(found, expected);
         }
     }
 }

@@ -279,7 +279,7 @@ impl Feed for PartFeed<'_> {
         let mut row = 0;
         for &group in part.set.row_groups() {
             let path = part.set.file_path(group.file);
-            let (batches, _) = part.set.read_row_group(group, &columns, PIECE_CELLS)?;
+            let batches = part.set.open_row_group(group)?.batches(&columns, PIECE_CELLS)?;
             one_ahead(batches, |batch| {
                 let batch = batch?;
                 let cells = PartCells::of(part, &batch, target).map_err(|reason| bad_file(&path, reason))?;

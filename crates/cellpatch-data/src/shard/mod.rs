@@ -28,6 +28,7 @@ mod folder;
 mod in_order;
 mod job;
 mod kept;
+mod lists;
 mod manifest;
 mod merge;
 mod options;

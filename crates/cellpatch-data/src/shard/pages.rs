@@ -23,8 +23,8 @@ use parquet::{
 /// On packed numbers, level 3 saves a sixtieth of the bytes and takes three times as long.
 const ZSTD_LEVEL: i32 = 1;
 /// Deltas of a block, which share a least one, and of each of its four parts, which have a width of their own.
-const BLOCK: usize = 128;
-const PART: usize = 32;
+pub(super) const BLOCK: usize = 128;
+pub(super) const PART: usize = 32;
 
 /// A finished column chunk: its pages, and where they are.
 pub(super) type Chunk = (bytes::Bytes, ColumnCloseResult);
@@ -285,10 +285,23 @@ mod tests {
         buffer::OffsetBuffer,
         datatypes::{DataType, Field, Schema, UInt16Type, UInt32Type},
     };
-    use parquet::arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder};
+    use parquet::{
+        arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+        file::{
+            properties::{WriterProperties, WriterVersion},
+            reader::{FileReader, SerializedFileReader},
+        },
+        schema::types::ColumnPath,
+    };
     use proptest::prelude::*;
 
-    use super::{super::encode::element, *};
+    use super::{
+        super::{
+            encode::element,
+            lists::{self, Lists},
+        },
+        *,
+    };
 
     /// Pages of lists of genes and counts.
     type Pages = Vec<Vec<(Vec<u32>, Vec<u16>)>>;
@@ -335,8 +348,33 @@ mod tests {
         RecordBatch::try_from_iter([("genes", list(genes)), ("counts", list(counts))]).unwrap()
     }
 
+    /// Lists of a file by our own decoder; `None` where it does not know their encoding.
+    fn decoded(file: &bytes::Bytes, wanted: &[bool]) -> Option<(Lists<u32>, Lists<u16>)> {
+        let reader = SerializedFileReader::new(file.clone()).unwrap();
+        let group = reader.get_row_group(0).unwrap();
+        let mut pages = [0, 1].map(|column| group.get_column_page_reader(column).unwrap());
+        let genes = lists::read_genes(pages[0].as_mut(), wanted, 0).unwrap()?;
+        Some((genes, lists::read_counts(pages[1].as_mut(), wanted, 0).unwrap()?))
+    }
+
+    /// Every list, and then some of them, as they should be.
+    fn check_decoded(file: &bytes::Bytes, pages: &Pages) -> bool {
+        let all: Vec<_> = pages.iter().flatten().collect();
+        for every in [1, 3] {
+            let wanted: Vec<bool> = (0..all.len()).map(|row| row % every == 0).collect();
+            let Some((genes, counts)) = decoded(file, &wanted) else { return false };
+            let wanted: Vec<_> = all.iter().step_by(every).collect();
+            let lengths: Vec<u32> = wanted.iter().map(|(genes, _)| genes.len() as u32).collect();
+            assert_eq!((&genes.lengths, &counts.lengths), (&lengths, &lengths));
+            assert!(genes.numbers.iter().eq(wanted.iter().flat_map(|(genes, _)| genes)));
+            assert!(counts.numbers.iter().eq(wanted.iter().flat_map(|(_, counts)| counts)));
+        }
+        true
+    }
+
     fn check(pages: &Pages) {
         let file = bytes::Bytes::from(written(pages));
+        assert!(check_decoded(&file, pages));
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(1 << 20);
         let batches: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
         let expected = expected(pages);
@@ -377,6 +415,53 @@ mod tests {
             lists(400, u32::MAX >> 1, u16::MAX),
         ]) {
             check(&pages);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn lists_of_the_library_are_read_or_left_to_it(
+            pages in prop_oneof![lists(3, 5, 1), lists(60, 70_000, 300), lists(400, u32::MAX >> 1, 20)],
+            rows_of_a_page in 1usize..40,
+        ) {
+            let batch = expected(&pages);
+            let genes = ColumnPath::new(["genes", "list", "element"].map(String::from).to_vec());
+            let properties = WriterProperties::builder()
+                .set_writer_version(WriterVersion::PARQUET_1_0)
+                .set_column_dictionary_enabled(genes.clone(), false)
+                .set_column_encoding(genes, Encoding::DELTA_BINARY_PACKED)
+                .set_data_page_row_count_limit(rows_of_a_page)
+                .set_write_batch_size(rows_of_a_page)
+                .build();
+            let mut file = Vec::new();
+            let mut writer = ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            prop_assert!(check_decoded(&file.into(), &pages));
+        }
+
+        #[test]
+        fn damaged_pages_are_read_or_refused(
+            pages in lists(40, 70_000, 300),
+            damage in proptest::collection::vec((any::<u16>(), any::<u8>()), 1..6),
+        ) {
+            let mut file = written(&pages);
+            // Behind the first magic number, before the footer: the pages.
+            let footer = u32::from_le_bytes(*file.last_chunk::<8>().unwrap().first_chunk().unwrap()) as usize;
+            let n_bytes = file.len() - footer - 12;
+            for (at, byte) in damage {
+                file[4 + usize::from(at) % n_bytes] = byte;
+            }
+            let wanted = vec![true; pages.iter().map(Vec::len).sum()];
+            let reader = SerializedFileReader::new(bytes::Bytes::from(file)).unwrap();
+            let group = reader.get_row_group(0).unwrap();
+            let mut pages = [0, 1].map(|column| group.get_column_page_reader(column));
+            if let [Ok(genes), Ok(counts)] = &mut pages {
+                let _ = lists::read_genes(genes.as_mut(), &wanted, 0);
+                let _ = lists::read_counts(counts.as_mut(), &wanted, 0);
+            }
         }
     }
 

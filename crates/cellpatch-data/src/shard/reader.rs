@@ -15,9 +15,13 @@ use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::UInt32Type,
 };
-use parquet::arrow::{
-    ProjectionMask,
-    arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder},
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder},
+    },
+    basic::Type as PhysicalType,
+    file::serialized_reader::SerializedPageReader,
 };
 
 use super::{
@@ -246,30 +250,19 @@ impl ShardSet {
         record_batches(builder.with_batch_size(batch_size), path)
     }
 
-    /// Record batches of some columns of one row group, and how many genes all its cells have together.
-    ///
-    /// The bytes of the row group are compared with their checksum the first time.
-    pub(crate) fn read_row_group(
-        &self,
-        group: RowGroup,
-        columns: &[&str],
-        batch_size: usize,
-    ) -> Result<(impl Iterator<Item = Result<RecordBatch>> + use<>, usize)> {
+    /// Opens the file of a row group, whose bytes are compared with their checksum the first time.
+    pub(crate) fn open_row_group(&self, group: RowGroup) -> Result<OpenRowGroup<'_>> {
         let path = self.file_path(group.file);
-        let opened = self.open_file(group.file)?;
+        let file = self.open_file(group.file)?;
+        // What the footer says is needed to tell a damaged footer from damaged cells.
+        let footer = self.footer(group.file, &file)?;
         let checked = &self.checked[group.file][group.index];
         if self.source.is_none() && !checked.load(Ordering::Relaxed) {
-            // What the footer says is needed to tell a damaged footer from damaged cells.
-            self.footer(group.file, &opened)?;
             let entry = &self.manifest.files[group.file].row_groups[group.index];
-            check_range(&opened, &path, entry.start, entry.bytes, &entry.sha256)?;
+            check_range(&file, &path, entry.start, entry.bytes, &entry.sha256)?;
             checked.store(true, Ordering::Relaxed);
         }
-        let builder = self.builder(group.file, opened, columns)?;
-        let genes = builder.metadata().row_group(group.index).columns().first();
-        let n_genes = genes.and_then(|genes| usize::try_from(genes.num_values()).ok()).unwrap_or(0);
-        let builder = builder.with_row_groups(vec![group.index]).with_batch_size(batch_size);
-        Ok((record_batches(builder, path)?, n_genes))
+        Ok(OpenRowGroup { set: self, group, path, file: Arc::new(file), footer })
     }
 
     /// Opens a file of cells, wherever it is. That of a server has the right checksum and stays as long as it is open.
@@ -313,6 +306,53 @@ impl ShardSet {
             return Err(bad_file(path, "its row groups are not those of the manifest"));
         }
         Ok(footer)
+    }
+}
+
+/// A row group about to be read.
+pub(crate) struct OpenRowGroup<'a> {
+    set: &'a ShardSet,
+    group: RowGroup,
+    /// What errors call the file.
+    pub(crate) path: PathBuf,
+    file: Arc<File>,
+    footer: ArrowReaderMetadata,
+}
+
+impl OpenRowGroup<'_> {
+    /// Record batches of some columns.
+    pub(crate) fn batches(
+        &self,
+        columns: &[&str],
+        batch_size: usize,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+        let file = self.file.try_clone().map_err(|source| Error::io("read", &self.path, source))?;
+        let builder = self.set.builder(self.group.file, file, columns)?;
+        let builder = builder.with_row_groups(vec![self.group.index]).with_batch_size(batch_size);
+        record_batches(builder, self.path.clone())
+    }
+
+    /// How many genes all its cells have together, as the file says.
+    pub(crate) fn n_genes(&self) -> usize {
+        let genes = self.footer.metadata().row_group(self.group.index).columns().first();
+        genes.and_then(|genes| usize::try_from(genes.num_values()).ok()).unwrap_or(0)
+    }
+
+    /// The pages of a column of lists, `None` where they hold lists of anything but 32-bit numbers, or
+    /// gaps.
+    pub(crate) fn list_pages(&self, name: &str) -> Result<Option<SerializedPageReader<File>>> {
+        let columns = self.footer.metadata().row_group(self.group.index).columns();
+        let column = columns.iter().find(|column| {
+            let description = column.column_descr();
+            column.column_path().parts().first().is_some_and(|root| root == name)
+                && (description.max_rep_level(), description.max_def_level()) == (1, 1)
+                && description.physical_type() == PhysicalType::INT32
+        });
+        let pages = |column| {
+            let file = Arc::clone(&self.file);
+            guarded(&self.path, || SerializedPageReader::new(file, column, self.group.n_cells as usize, None))
+        };
+        column.map(pages).transpose()
     }
 }
 

@@ -150,7 +150,14 @@ impl Buckets {
     /// Adds a cell to the bucket of its key.
     pub(super) fn push(&mut self, cell: &SpilledCell<'_>) -> Result<()> {
         let bucket = self.ranges.position(cell.key);
+        let n_bytes =
+            self.layout.cell_bytes(cell.cell_id.len()) + self.layout.gene_bytes() * cell.genes.len();
+        if self.buffers[bucket].len() + n_bytes > self.buffer_bytes {
+            self.flush(bucket)?;
+        }
         let buffer = &mut self.buffers[bucket];
+        // Its size for good: hundreds of buffers that grow piece by piece leave holes all over the heap.
+        buffer.reserve_exact(self.buffer_bytes.max(n_bytes) - buffer.len());
         buffer.extend_from_slice(&cell.key.to_le_bytes());
         buffer.extend_from_slice(&cell.source.to_le_bytes());
         buffer.extend_from_slice(&cell.row.to_le_bytes());
@@ -168,10 +175,7 @@ impl Buckets {
             }
             false => cell.counts.iter().for_each(|&count| buffer.extend_from_slice(&count.to_le_bytes())),
         }
-        match buffer.len() >= self.buffer_bytes {
-            true => self.flush(bucket),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// Writes what is still in memory, and says how far every bucket is.

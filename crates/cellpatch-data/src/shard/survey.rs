@@ -97,7 +97,7 @@ pub(super) fn read(
                     }
                 }
             }
-            cells = cells.take().and_then(|cells| cells.push(&block, kept, n_genes, keep_bytes));
+            cells = cells.take().and_then(|cells| cells.push(&block, kept, keep_bytes));
             observe_cells(block.n_cells());
             Ok(())
         })?;

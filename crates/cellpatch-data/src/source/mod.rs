@@ -15,7 +15,7 @@ use crate::counts::CountBlock;
 use crate::error::{Error, Result};
 use crate::matrix::{MatrixInfo, ValueKind, ValuePolicy};
 use crate::tenx::{TenxFile, TenxFolder};
-use crate::vocabulary::{Gene, GeneVocabulary, MousePolicy, Species, humanize};
+use crate::vocabulary::{Gene, GeneVocabulary, MousePolicy, Species, humanize, orthologs};
 use format::Opened;
 
 /// Names of cells, in their order; ends after the first error.
@@ -123,8 +123,10 @@ pub(crate) fn genes_under(
         return Ok(genes);
     }
     let is_mouse = matches!(found, Species::Mouse | Species::Rodent) && expected == Species::Human;
-    if is_mouse && mouse == MousePolicy::Uppercase {
-        return Ok(humanize(&genes));
+    match mouse {
+        MousePolicy::Uppercase if is_mouse => return Ok(humanize(&genes)),
+        MousePolicy::Orthologs if is_mouse => return Ok(orthologs(&genes)),
+        _ => {}
     }
     Err(Error::OtherSpecies { path: source.path().to_path_buf(), found, expected })
 }

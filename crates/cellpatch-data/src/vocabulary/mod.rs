@@ -14,7 +14,7 @@ pub use gene::Gene;
 pub(crate) use gene::ensembl_id;
 pub use reference::{GeneReference, ReferenceGene};
 pub use report::{MatchReport, MatchRow};
-pub use species::{MousePolicy, Species, humanize};
+pub use species::{MousePolicy, Species, humanize, orthologs};
 
 use crate::error::{Error, Result};
 
@@ -105,7 +105,7 @@ enum By {
     /// The symbol, where one side appends the id to it.
     SharedSymbol,
     FoldedSymbol,
-    /// Another symbol of the gene, older or newer.
+    /// Another symbol of the gene: older, newer, or in use beside.
     Alias,
     /// What a spreadsheet took for a date.
     Date,
@@ -143,7 +143,7 @@ impl GeneVocabulary {
         }
         let mut vocabulary = Self::new(capacity);
         for gene in known {
-            vocabulary.push(Gene::new(Some(&gene.ensembl_id), Some(&gene.symbol)));
+            vocabulary.push(Gene::new(Some(gene.ensembl_id), Some(gene.symbol)));
         }
         Ok(vocabulary)
     }
@@ -272,7 +272,7 @@ impl GeneVocabulary {
         if by == By::SharedSymbol && gene.symbol.is_none() {
             // An id alone has the symbol the table gives it.
             let known = GeneReference::human().by_id(gene.ensembl_id.as_ref()?)?;
-            let named = Gene::new(Some(&known.ensembl_id), Some(&known.symbol));
+            let named = Gene::new(Some(known.ensembl_id), Some(known.symbol));
             // Some genes have no symbol there either, but their id again.
             return named.symbol.is_some().then(|| self.find(&named, by)).flatten();
         }
@@ -307,18 +307,28 @@ impl GeneVocabulary {
 
     /// The token of a gene of the table, by its id or else a symbol that no other gene has here.
     fn named_as(&self, known: &ReferenceGene) -> Option<GeneToken> {
-        let bare = Gene::new(Some(&known.ensembl_id), None);
-        let by_id = self.by_id.get(&known.ensembl_id).copied();
-        let by_symbol = |symbol: &String| self.by_symbol.get(symbol).copied();
+        let bare = Gene::new(Some(known.ensembl_id), None);
+        let by_id = self.by_id.get(known.ensembl_id).copied();
+        let by_symbol = |symbol: &str| self.by_symbol.get(symbol).copied();
         by_id
-            .or_else(|| by_symbol(&known.symbol).filter(|&token| self.is_compatible(token, &bare)))
-            .or_else(|| by_symbol(&known.other_symbol).filter(|&token| self.is_compatible(token, &bare)))
+            .or_else(|| by_symbol(known.symbol).filter(|&token| self.is_compatible(token, &bare)))
+            .or_else(|| by_symbol(known.other_symbol).filter(|&token| self.is_compatible(token, &bare)))
     }
 
-    /// The token of a gene by a symbol it has in another release, or had before its family was renamed.
+    /// The token of a gene of the table by a symbol it had or has beside, if that is no other gene's.
+    fn named_beside(&self, known: &ReferenceGene) -> Option<GeneToken> {
+        let names = known.previous_symbols().chain(known.alias_symbols());
+        let mut own = names.filter(|name| GeneReference::human().by_symbol(name) == Some(known));
+        let bare = Gene::new(Some(known.ensembl_id), None);
+        own.find_map(|name| {
+            self.by_symbol.get(name).copied().filter(|&token| self.is_compatible(token, &bare))
+        })
+    }
+
+    /// The token of a gene by a symbol it has in another release, had or has beside, or had before its family was renamed.
     fn find_alias(&self, symbol: &str) -> Option<GeneToken> {
         let known = GeneReference::human().by_symbol(symbol);
-        known.and_then(|known| self.named_as(known)).or_else(|| {
+        known.and_then(|known| self.named_as(known).or_else(|| self.named_beside(known))).or_else(|| {
             let other = spreadsheet::renamed(symbol)?;
             self.by_symbol.get(&other).copied()
         })

@@ -165,8 +165,23 @@ fn the_largest_misses_come_first() {
 #[test]
 fn a_gene_without_a_symbol_anywhere_is_a_miss() {
     let mut genes = GeneReference::human().genes().iter();
-    let id = &genes.find(|gene| gene.symbol.starts_with(&gene.ensembl_id)).unwrap().ensembl_id;
+    let id = genes.find(|gene| gene.symbol.starts_with(gene.ensembl_id)).unwrap().ensembl_id;
     let mut vocabulary = GeneVocabulary::new(10);
     vocabulary.extend(&[gene("", "TP53")], Path::new(PATH)).unwrap();
     assert_eq!(vocabulary.match_genes(&[gene("", "TP53"), gene(id, "")]).misses, [1]);
+}
+
+#[test]
+fn a_gene_is_found_by_an_older_name_whichever_side_has_it() {
+    let sure = ["TP53", "CD8A", "CD4"].map(|name| gene("", name));
+    for (known, found) in [("KMT2A", "MLL"), ("MLL", "KMT2A"), ("POU5F1", "OCT-4"), ("OCT-4", "POU5F1")] {
+        let mut vocabulary = GeneVocabulary::new(10);
+        let with = |name| [&sure[..], &[gene("", name)]].concat();
+        vocabulary.extend(&with(known), Path::new(PATH)).unwrap();
+        let matched = vocabulary.match_genes(&with(found));
+        assert_eq!((matched.tokens[3], matched.by_alias), (Some(GeneToken(4)), 1), "{found} for {known}");
+        // A file with both names means two genes.
+        let both = [&with(known)[..], &[gene("", found)]].concat();
+        assert_eq!(vocabulary.match_genes(&both).misses, [4], "{found} beside {known}");
+    }
 }
