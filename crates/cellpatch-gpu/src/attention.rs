@@ -11,10 +11,11 @@ pub use self::backward::{AttentionGradient, AttentionGradients, attention_backwa
 pub use self::forward::{AttentionOutput, attention_forward};
 
 use cubecl::prelude::*;
+use cubecl::server::Handle;
 
 use crate::dropout::{Dropout, Seed};
-use crate::memory::{Floats, PaddedRows};
-use crate::tile::LANES;
+use crate::memory::{Floats, PaddedRows, argument};
+use crate::tile::{Four, LANES, Stored, fill, load};
 use crate::workgroup;
 
 /// Projected queries, keys and values, heads side by side in a row.
@@ -32,10 +33,12 @@ pub struct AttentionInput<'a> {
     pub queries_are_shared: bool,
     /// Rows of the queries.
     pub query_rows: &'a PaddedRows,
-    /// [cells, keys, width]
+    /// [cells, keys, width], or a row for each gene: [genes, width].
     pub keys: &'a Floats,
-    /// [cells, keys, width]
+    /// As the keys.
     pub values: &'a Floats,
+    /// Where keys and values are those of genes: which gene stands where.
+    pub genes: Option<GeneSlots<'a>>,
     /// Rows of keys and values.
     pub key_rows: &'a PaddedRows,
     /// Probability with which a softmax weight is dropped; 0 outside training.
@@ -44,8 +47,22 @@ pub struct AttentionInput<'a> {
     pub seed: &'a Seed,
 }
 
+/// The genes that a batch's slots hold, and their expression: what is read is a row of a table plus the expression times one
+/// vector, and is made where it is read.
+#[derive(Debug, Clone, Copy)]
+pub struct GeneSlots<'a> {
+    /// Rows of the tables of keys and values.
+    pub n_genes: usize,
+    /// Of each slot, as 32-bit integers below `n_genes`: [cells, keys].
+    pub rows: &'a Handle,
+    /// Of each slot, as `f32`: [cells, keys].
+    pub expression: &'a Floats,
+    /// What one unit of expression adds to a key, then what it adds to a value: [2, width], stored as the tables.
+    pub slopes: &'a Floats,
+}
+
 /// Memory that the kernel with most of it is bound to, sizes and numbers included.
-const BINDINGS: u32 = 12;
+const BINDINGS: u32 = 15;
 
 /// Whether there is a kernel for heads of this width on this device.
 pub fn serves<R: Runtime>(client: &ComputeClient<R>, width: usize, n_heads: usize) -> bool {
@@ -67,8 +84,30 @@ impl AttentionInput<'_> {
         cells * self.query_rows.padded * self.width
     }
 
+    /// Floats of a gradient of keys, a row a slot.
     fn n_keys(&self) -> usize {
         self.n_cells * self.key_rows.padded * self.width
+    }
+
+    /// Floats of the keys.
+    fn n_key_floats(&self) -> usize {
+        self.genes.map_or(self.n_keys(), |genes| genes.n_genes * self.width)
+    }
+
+    /// Rows of genes, their expression and slopes; what there is not is never read.
+    fn gene_arguments<R: Runtime>(&self) -> [ArrayArg<R>; 3] {
+        let n = self.n_cells * self.key_rows.padded;
+        match self.genes {
+            Some(genes) => [
+                argument(genes.rows, n, size_of::<u32>()),
+                genes.expression.argument(n),
+                genes.slopes.argument(2 * self.width),
+            ],
+            None => {
+                let lengths = || argument(&self.key_rows.lengths, self.n_cells, size_of::<u32>());
+                [lengths(), lengths(), self.keys.argument(self.n_key_floats())]
+            }
+        }
     }
 
     fn n_outputs(&self) -> usize {
@@ -102,6 +141,7 @@ impl AttentionInput<'_> {
             owned: if rows > units as usize { most } else { 1 },
             shared: self.queries_are_shared,
             dropping: self.dropout().drops(),
+            genes: self.genes.is_some(),
         }
     }
 
@@ -131,6 +171,8 @@ struct Plan {
     /// Whether all cells ask the same.
     shared: bool,
     dropping: bool,
+    /// Whether keys and values are those of genes.
+    genes: bool,
 }
 
 /// What a kernel is told.
@@ -188,4 +230,84 @@ fn query_vector(place: Place, sizes: &Sizes, row: usize, #[comptime] plan: Plan)
 #[cube]
 fn denominator(place: Place, sizes: &Sizes, row: usize) -> usize {
     (place.cell * CUBE_COUNT_Y as usize + place.head) * sizes.queries as usize + row
+}
+
+/// Keys, or values, of neighbouring slots to shared memory; 0 beyond the last.
+///
+/// - rows: of slots, or of genes
+/// - part: 0 for keys, 1 for values
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "what is read, and where it stands")]
+fn fill_part<F: Float>(
+    rows: &Array<Stored<F>>,
+    gene_rows: &Array<u32>,
+    expression: &Array<f32>,
+    slopes: &Array<Stored<F>>,
+    tile: &mut SharedMemory<Four>,
+    place: Place,
+    padded: u32,
+    first: usize,
+    n: usize,
+    #[comptime] part: usize,
+    #[comptime] plan: Plan,
+) {
+    let (columns, units) = comptime!((plan.columns, plan.units as usize));
+    if comptime!(plan.genes) {
+        let slots = place.cell * padded as usize + first;
+        let slope = comptime!(part * plan.width) + place.head * columns;
+        #[unroll]
+        for share in 0..columns {
+            let position = comptime!(share * units) + UNIT_POS as usize;
+            let row = position / columns;
+            let column = position % columns;
+            let mut vector = Four::new(0.0f32);
+            if row < n {
+                let gene = gene_rows[slots + row] as usize;
+                let from = gene * comptime!(plan.width) + place.head * columns + column;
+                let added = Four::cast_from(slopes[slope + column]);
+                vector = fma(Four::new(expression[slots + row]), added, Four::cast_from(rows[from]));
+            }
+            tile[position] = vector;
+        }
+    } else {
+        let from = vector_of(place, padded, first, plan);
+        fill::<F>(rows, tile, from, n, comptime!(plan.width), columns, units);
+    }
+}
+
+/// Loads the key, or the value, of a slot, times a number; leaves it if it is not wanted.
+///
+/// - part: 0 for keys, 1 for values
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "what is read, and where it stands")]
+fn load_part<F: Float>(
+    into: &mut Array<Four>,
+    rows: &Array<Stored<F>>,
+    gene_rows: &Array<u32>,
+    expression: &Array<f32>,
+    slopes: &Array<Stored<F>>,
+    place: Place,
+    padded: u32,
+    row: usize,
+    wanted: bool,
+    factor: f32,
+    #[comptime] part: usize,
+    #[comptime] plan: Plan,
+) {
+    let columns = comptime!(plan.columns);
+    if comptime!(plan.genes) {
+        if wanted {
+            let slot = place.cell * padded as usize + row;
+            let slope = comptime!(part * plan.width) + place.head * columns;
+            let from = gene_rows[slot] as usize * comptime!(plan.width) + place.head * columns;
+            #[unroll]
+            for column in 0..columns {
+                let added = Four::cast_from(slopes[slope + column]);
+                let element = fma(Four::new(expression[slot]), added, Four::cast_from(rows[from + column]));
+                into[column] = element * Four::new(factor);
+            }
+        }
+    } else {
+        load::<F>(into, 0usize, rows, vector_of(place, padded, row, plan), wanted, factor, columns);
+    }
 }

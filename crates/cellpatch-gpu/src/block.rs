@@ -7,15 +7,18 @@
 use cubecl::prelude::*;
 
 use crate::attention::{
-    AttentionGradient, AttentionInput, AttentionOutput, attention_backward, attention_forward,
+    AttentionGradient, AttentionGradients, AttentionInput, AttentionOutput, GeneSlots, attention_backward,
+    attention_forward,
 };
 use crate::dropout::Seed;
 use crate::feedforward::{
     FeedforwardGradient, FeedforwardRows, FeedforwardWeights, feedforward_backward, feedforward_forward,
 };
+use crate::genes::BatchGenes;
 use crate::matrix::{Layer, Tail, multiply, outer_products, transposed};
 use crate::memory::{Floats, PaddedRows};
-use crate::sum::{Columns, sum_of_columns};
+use crate::sum::{Columns, sum_of_columns, sum_of_many};
+use crate::vector::{add_outer_product, row_products};
 use crate::{attention, feedforward};
 
 /// A block's weights.
@@ -42,14 +45,44 @@ pub struct BlockInput<'a> {
     pub queries_are_shared: bool,
     /// Rows of the queries.
     pub query_rows: &'a PaddedRows,
-    /// What they read: [cells, keys, d]; `None` if each cell's queries read themselves.
-    pub memory: Option<&'a Floats>,
+    /// What they read.
+    pub memory: BlockMemory<'a>,
     /// Rows of the memory; those of the queries where these read themselves.
     pub memory_rows: &'a PaddedRows,
+    /// How projected queries, keys and values, what attention gathered, and the gradients of all of these are stored.
+    /// Everything is computed in 32 bits, and all else is stored as the queries and the weights are, which is alike.
+    pub between: StorageType,
     /// Probability with which a softmax weight is dropped; 0 outside training.
     pub dropout: f64,
     /// Of the dropout; forward and backward pass must be given the same.
     pub seed: &'a Seed,
+}
+
+/// What the queries of a block read.
+#[derive(Debug, Clone, Copy)]
+pub enum BlockMemory<'a> {
+    /// Each cell's queries read themselves.
+    Own,
+    /// [cells, keys, d]
+    Rows(&'a Floats),
+    /// Genes and their expression.
+    Genes(GeneMemory<'a>),
+}
+
+/// The genes that a batch's slots hold. As an embedding is affine in the expression, so are key and value: a row of a table of
+/// the batch's genes, which is projected once a gene, and a multiple of one vector. Nothing is made for a slot.
+#[derive(Debug, Clone, Copy)]
+pub struct GeneMemory<'a> {
+    /// The batch's genes.
+    pub genes: &'a BatchGenes,
+    /// Their embeddings at expression 0: [genes, d].
+    pub embeddings: &'a Floats,
+    /// Of each slot, as `f32`: [cells, keys]; 0 at padding.
+    pub expression: &'a Floats,
+    /// What one unit of expression adds to an embedding: `[d]`.
+    pub slope: &'a Floats,
+    /// Whether the backward pass gives the expression's gradient.
+    pub differentiates_expression: bool,
 }
 
 /// What a block's forward pass computed.
@@ -66,10 +99,23 @@ pub struct BlockOutput {
 pub struct BlockGradients {
     /// In the shape of the queries.
     pub for_queries: Floats,
-    /// [cells, keys, d], if the memory is not the queries' own.
+    /// [cells, keys, d], if the memory is not the queries' own; where it is genes, of their embeddings: [genes, d].
     pub for_memory: Option<Floats>,
+    /// Where the memory is genes.
+    pub for_genes: Option<GeneGradients>,
     /// Of the weights, in the order of [`BlockWeights`].
     pub for_weights: [Floats; 12],
+}
+
+/// The gradients of what stands beside embeddings of genes.
+#[derive(Debug, Clone)]
+pub struct GeneGradients {
+    /// `[d]`, `f32`
+    pub for_slope: Floats,
+    /// Of a vector that was added to all embeddings: `[d]`, `f32`.
+    pub for_shift: Floats,
+    /// [cells, keys], if it was asked for.
+    pub for_expression: Option<Floats>,
 }
 
 /// Whether there are kernels for a block of these sizes on this device.
@@ -132,30 +178,37 @@ pub fn block_backward<R: Runtime>(
     let (n_queries, n_keys) = (block.n_queries(), block.n_keys());
     let mut for_queries = block.through(Part::Query, &inside.for_queries, n_queries, Some(&residual));
     let mut for_memory = None;
-    let from = if input.memory.is_some() { None } else { Some(&for_queries) };
-    let sum = block.through(Part::Key, &inside.for_keys, n_keys, from);
-    let sum = block.through(Part::Value, &inside.for_values, n_keys, Some(&sum));
+    let from = if matches!(input.memory, BlockMemory::Own) { Some(&for_queries) } else { None };
+    let (for_keys, for_values) = block.by_projected_row(&inside);
+    let sum = block.through(Part::Key, &for_keys, n_keys, from);
+    let sum = block.through(Part::Value, &for_values, n_keys, Some(&sum));
     match input.memory {
-        Some(_) => for_memory = Some(sum),
-        None => for_queries = sum,
+        BlockMemory::Own => for_queries = sum,
+        BlockMemory::Rows(_) | BlockMemory::Genes(_) => for_memory = Some(sum),
     }
 
     let storage = weights.in_projection.storage;
     let for_projection = Floats::empty(client, 3 * d * d, storage);
     let for_projection_bias = Floats::empty(client, 3 * d, storage);
-    let memory = input.memory.unwrap_or(input.queries);
+    let memory = block.memory();
     for (part, gradient, read, n) in [
         (Part::Query, &inside.for_queries, input.queries, n_queries),
-        (Part::Key, &inside.for_keys, memory, n_keys),
-        (Part::Value, &inside.for_values, memory, n_keys),
+        (Part::Key, &for_keys, memory, n_keys),
+        (Part::Value, &for_values, memory, n_keys),
     ] {
         let weight = Tail { floats: &for_projection, first: part as usize * d * d };
         let bias = Tail { floats: &for_projection_bias, first: part as usize * d };
         outer_products(client, (gradient, d), (read, d), n, weight, bias);
     }
+    let for_genes = match (input.memory, &for_memory) {
+        (BlockMemory::Genes(genes), Some(for_embeddings)) => {
+            Some(block.gene_gradients(&genes, &projected, &inside, for_embeddings, &for_projection))
+        }
+        _ => None,
+    };
     let [a, b, c, e, f, g, h, i, j, k] = behind.for_weights;
     let for_weights = [for_projection, for_projection_bias, a, b, c, e, f, g, h, i, j, k];
-    BlockGradients { for_queries, for_memory, for_weights }
+    BlockGradients { for_queries, for_memory, for_genes, for_weights }
 }
 
 /// What a part of the packed projection makes.
@@ -166,8 +219,12 @@ enum Part {
     Value,
 }
 
-/// Projected queries, keys and values.
-struct Projected([Floats; 3]);
+/// Projected queries, keys and values: of genes, these have a row a gene.
+struct Projected {
+    rows: [Floats; 3],
+    /// What one unit of expression adds to a key, then to a value: [2, d].
+    slopes: Option<Floats>,
+}
 
 struct Block<'a, R: Runtime> {
     client: &'a ComputeClient<R>,
@@ -186,13 +243,29 @@ impl<R: Runtime> Block<'_, R> {
         cells * self.input.query_rows.padded
     }
 
-    fn n_keys(&self) -> usize {
+    fn n_slots(&self) -> usize {
         self.input.n_cells * self.input.memory_rows.padded
     }
 
+    /// Rows that keys and values are projected of.
+    fn n_keys(&self) -> usize {
+        match self.input.memory {
+            BlockMemory::Own | BlockMemory::Rows(_) => self.n_slots(),
+            BlockMemory::Genes(memory) => memory.genes.n(),
+        }
+    }
+
+    /// What keys and values are projected of.
+    fn memory(&self) -> &Floats {
+        match self.input.memory {
+            BlockMemory::Own => self.input.queries,
+            BlockMemory::Rows(rows) => rows,
+            BlockMemory::Genes(memory) => memory.embeddings,
+        }
+    }
+
     fn project(&self) -> Projected {
-        let d = self.width();
-        let memory = self.input.memory.unwrap_or(self.input.queries);
+        let (d, storage) = (self.width(), self.input.between);
         let part = |part: Part, rows: &Floats, n: usize| {
             let weight = transposed(self.client, self.weights.in_projection, part as usize * d, d, d);
             let layer = Layer {
@@ -201,24 +274,91 @@ impl<R: Runtime> Block<'_, R> {
                 inputs: d,
                 outputs: d,
             };
-            multiply(self.client, rows, n, &layer, None)
+            multiply(self.client, rows, n, &layer, None, storage)
         };
-        Projected([
-            part(Part::Query, self.input.queries, self.n_queries()),
-            part(Part::Key, memory, self.n_keys()),
-            part(Part::Value, memory, self.n_keys()),
-        ])
+        let slopes = |slope: &Floats| {
+            let weight = transposed(self.client, self.weights.in_projection, d, 2 * d, d);
+            let layer = Layer { weight: Tail::start(&weight), bias: None, inputs: d, outputs: 2 * d };
+            multiply(self.client, slope, 1, &layer, None, storage)
+        };
+        Projected {
+            rows: [
+                part(Part::Query, self.input.queries, self.n_queries()),
+                part(Part::Key, self.memory(), self.n_keys()),
+                part(Part::Value, self.memory(), self.n_keys()),
+            ],
+            slopes: match self.input.memory {
+                BlockMemory::Genes(memory) => Some(slopes(memory.slope)),
+                BlockMemory::Own | BlockMemory::Rows(_) => None,
+            },
+        }
+    }
+
+    /// Gradients of keys and values by the row that these were projected of: slots are summed by gene.
+    fn by_projected_row(&self, inside: &AttentionGradients) -> (Floats, Floats) {
+        let AttentionGradients { for_keys, for_values, .. } = inside;
+        match self.input.memory {
+            BlockMemory::Own | BlockMemory::Rows(_) => (for_keys.clone(), for_values.clone()),
+            BlockMemory::Genes(memory) => {
+                let sum = |slots| memory.genes.sum(self.client, slots, self.n_slots(), self.width());
+                (sum(for_keys), sum(for_values))
+            }
+        }
+    }
+
+    /// The gradients of slope, shift and expression; the slope's part of the projection's is added to it.
+    ///
+    /// - for_embeddings: [genes, d]
+    fn gene_gradients(
+        &self,
+        memory: &GeneMemory<'_>,
+        projected: &Projected,
+        inside: &AttentionGradients,
+        for_embeddings: &Floats,
+        for_projection: &Floats,
+    ) -> GeneGradients {
+        let (client, d, n) = (self.client, self.width(), self.n_slots());
+        let sum = |slots| sum_of_many(client, slots, Some(memory.expression), n, d);
+        let (for_key, for_value) = (sum(&inside.for_keys), sum(&inside.for_values));
+        for (part, gradient) in [(Part::Key, &for_key), (Part::Value, &for_value)] {
+            let into = Tail { floats: for_projection, first: part as usize * d * d };
+            add_outer_product(client, (gradient, d), (memory.slope, d), into);
+        }
+        let for_slope = self.through(Part::Key, &for_key, 1, None);
+        let for_slope = self.through(Part::Value, &for_value, 1, Some(&for_slope));
+        let slopes = projected.slopes.as_ref().filter(|_| memory.differentiates_expression);
+        let for_expression = slopes.map(|slopes| {
+            let products = |slots, first, plus| {
+                row_products(client, slots, n, (Tail { floats: slopes, first }, d), plus)
+            };
+            let of_keys = products(&inside.for_keys, 0, None);
+            products(&inside.for_values, d, Some(&of_keys))
+        });
+        let for_shift = sum_of_many(client, for_embeddings, None, memory.genes.n(), d);
+        GeneGradients { for_slope, for_shift, for_expression }
     }
 
     /// A gradient on its way back through a part of the packed projection.
     fn through(&self, part: Part, gradient: &Floats, n: usize, plus: Option<&Floats>) -> Floats {
         let d = self.width();
         let weight = Tail { floats: self.weights.in_projection, first: part as usize * d * d };
-        multiply(self.client, gradient, n, &Layer { weight, bias: None, inputs: d, outputs: d }, plus)
+        let layer = Layer { weight, bias: None, inputs: d, outputs: d };
+        multiply(self.client, gradient, n, &layer, plus, self.weights.in_projection.storage)
     }
 
-    fn attention<'b>(&'b self, Projected([queries, keys, values]): &'b Projected) -> AttentionInput<'b> {
+    fn attention<'b>(&'b self, projected: &'b Projected) -> AttentionInput<'b> {
+        let [queries, keys, values] = &projected.rows;
+        let genes = match (self.input.memory, &projected.slopes) {
+            (BlockMemory::Genes(memory), Some(slopes)) => Some(GeneSlots {
+                n_genes: memory.genes.n(),
+                rows: memory.genes.rows(),
+                expression: memory.expression,
+                slopes,
+            }),
+            _ => None,
+        };
         AttentionInput {
+            genes,
             n_cells: self.input.n_cells,
             n_heads: self.weights.n_heads,
             width: self.width(),

@@ -135,6 +135,12 @@ pub(crate) fn wide(low: u32) -> Wide {
     Wide { low, high: 0u32 }
 }
 
+/// The highest number of 64 bits: where attention has its head, the output layer has what no head has.
+#[cube]
+pub(crate) fn last() -> Wide {
+    Wide { low: 0xffff_ffffu32, high: 0xffff_ffffu32 }
+}
+
 #[cube]
 pub(crate) fn row_state(key: Wide, row: u32) -> RowState {
     let bits = mix(add(key, multiply(golden_ratio(), row, 0u32)));

@@ -59,7 +59,7 @@ pub struct FeedforwardWeights<'a> {
 pub struct FeedforwardRows<'a> {
     /// Rows of all cells.
     pub n: usize,
-    /// What attention gathered: [n, d].
+    /// What attention gathered: [n, d]; it may be stored otherwise than everything else.
     pub gathered: &'a Floats,
     /// What the block's attention asked with, to which its result is added: [period, d].
     pub queries: &'a Floats,

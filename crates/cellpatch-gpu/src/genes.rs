@@ -72,6 +72,96 @@ impl SlotIndex {
     }
 }
 
+/// The distinct genes of a batch, on the device: what is computed once for each of them, and how it comes back.
+#[derive(Debug, Clone)]
+pub struct BatchGenes {
+    capacity: usize,
+    n: usize,
+    /// Token of each gene.
+    tokens: Handle,
+    /// Which gene stands in each slot of the padded batch.
+    rows: Handle,
+    slots: SlotIndex,
+    /// Which gene, if any, each row of the table is.
+    spread: SlotIndex,
+}
+
+impl BatchGenes {
+    /// - capacity: rows of the gene table
+    pub fn new<R: Runtime>(client: &ComputeClient<R>, index: &GeneIndex, capacity: usize) -> Self {
+        let upload = |numbers: &[u32]| client.create_from_slice(u32::as_bytes(numbers));
+        let n = index.genes().len();
+        let genes: Vec<u32> = (0..n as u32).collect();
+        let mut starts = Vec::with_capacity(capacity + 1);
+        for (&gene, &token) in genes.iter().zip(index.genes()) {
+            starts.resize(token as usize + 1, gene);
+        }
+        starts.resize(capacity + 1, n as u32);
+        Self {
+            capacity,
+            n,
+            tokens: upload(index.genes()),
+            rows: upload(index.rows()),
+            slots: SlotIndex::of_batch(client, index),
+            spread: SlotIndex::new(client, &genes, &starts),
+        }
+    }
+
+    /// Genes.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// For each slot of the padded batch the number of its gene, as 32-bit integers.
+    pub fn rows(&self) -> &Handle {
+        &self.rows
+    }
+
+    /// Rows of the gene table, plus a vector.
+    ///
+    /// - table: [capacity, width]; `width` a multiple of 4
+    /// - plus: `[width]`
+    /// - output: [genes, width]
+    ///
+    /// # Panics
+    /// When memory is smaller than stated or the width no multiple of 4.
+    pub fn gather<R: Runtime>(
+        &self,
+        client: &ComputeClient<R>,
+        table: &Floats,
+        width: usize,
+        plus: &Floats,
+    ) -> Floats {
+        gather_rows(client, (table, self.capacity), width, (&self.tokens, self.n), Some(plus))
+    }
+
+    /// The gradient of the whole table from that of the batch's genes.
+    ///
+    /// - genes: [genes, width]
+    /// - output: [capacity, width], 0 where the batch has no such gene
+    ///
+    /// # Panics
+    /// When memory is smaller than stated or the width no multiple of 4.
+    pub fn spread<R: Runtime>(&self, client: &ComputeClient<R>, genes: &Floats, width: usize) -> Floats {
+        sum_by_row(client, &self.spread, genes, self.n, width, genes.storage)
+    }
+
+    /// The sum of slots by gene.
+    ///
+    /// - slots: [slots of the padded batch, width]; `width` a multiple of 4
+    /// - n: slots of the padded batch, padding included
+    /// - output: [genes, width], `f32`
+    pub(crate) fn sum<R: Runtime>(
+        &self,
+        client: &ComputeClient<R>,
+        slots: &Floats,
+        n: usize,
+        width: usize,
+    ) -> Floats {
+        sum_by_row(client, &self.slots, slots, n, width, f32_storage())
+    }
+}
+
 /// Where the slots of each piece begin, and where the pieces of each row.
 fn pieces(starts: &[u32]) -> (Vec<u32>, Vec<u32>) {
     let (mut pieces, mut rows) = (Vec::with_capacity(starts.len()), Vec::with_capacity(starts.len()));
@@ -88,7 +178,7 @@ fn pieces(starts: &[u32]) -> (Vec<u32>, Vec<u32>) {
 ///
 /// - slots: [slots of the padded batch, width]; `width` a multiple of 4
 /// - n: slots of the padded batch, padding included
-/// - output: [rows of the table, width], stored as the slots
+/// - output: [rows of the table, width], stored as said
 ///
 /// # Panics
 /// When memory is smaller than stated or the width no multiple of 4.
@@ -98,18 +188,19 @@ pub fn sum_by_row<R: Runtime>(
     slots: &Floats,
     n: usize,
     width: usize,
+    storage: StorageType,
 ) -> Floats {
     assert!(width.is_multiple_of(LANES), "rows of {width} floats");
     let sums = Sums { client, width };
     match &index.pieces {
         None => {
             let ranges = (&index.starts, index.n_rows);
-            sums.launch((slots, n), Some((&index.slots, index.n_slots)), ranges, slots.storage)
+            sums.launch((slots, n), Some((&index.slots, index.n_slots)), ranges, storage)
         }
         Some(pieces) => {
             let ranges = (&index.starts, pieces.n);
             let parts = sums.launch((slots, n), Some((&index.slots, index.n_slots)), ranges, f32_storage());
-            sums.launch((&parts, pieces.n), None, (&pieces.starts, index.n_rows), slots.storage)
+            sums.launch((&parts, pieces.n), None, (&pieces.starts, index.n_rows), storage)
         }
     }
 }
@@ -211,22 +302,25 @@ fn sum_kernel<F: Float, G: Float>(
 ///
 /// - table: [capacity, width]; `width` a multiple of 4
 /// - tokens: `n` 32-bit integers below the capacity; others name its last row
+/// - plus: `[width]`, added to every row, stored as the table
 /// - output: [n, width]
 ///
 /// # Panics
 /// When memory is smaller than stated or the width no multiple of 4.
 pub fn gather_rows<R: Runtime>(
     client: &ComputeClient<R>,
-    table: &Floats,
-    capacity: usize,
+    (table, capacity): (&Floats, usize),
     width: usize,
-    tokens: &Handle,
-    n: usize,
+    (tokens, n): (&Handle, usize),
+    plus: Option<&Floats>,
 ) -> Floats {
     assert!(width.is_multiple_of(LANES), "rows of {width} floats");
     let rows = Floats::empty(client, n * width, table.storage);
     let units = n * width / LANES;
     let dim = CubeDim::new(client, units);
+    let added = plus.is_some();
+    // What there is not is never read.
+    let plus = plus.map_or_else(|| table.argument(capacity * width), |plus| plus.argument(width));
     // SAFETY: sizes are checked against memory, and the kernel stays within them.
     unsafe {
         gather_kernel::launch_unchecked::<R>(
@@ -235,10 +329,12 @@ pub fn gather_rows<R: Runtime>(
             dim,
             table.argument(capacity * width),
             argument(tokens, n, size_of::<u32>()),
+            plus,
             rows.argument(n * width),
             units as u32,
             capacity as u32,
             width / LANES,
+            added,
             table.storage,
         );
     }
@@ -249,15 +345,24 @@ pub fn gather_rows<R: Runtime>(
 fn gather_kernel<F: Float>(
     table: &Array<Stored<F>>,
     tokens: &Array<u32>,
+    plus: &Array<Stored<F>>,
     rows: &mut Array<Stored<F>>,
     n_units: u32,
     capacity: u32,
     #[comptime] columns: usize,
+    #[comptime] added: bool,
     #[define(F)] _storage: StorageType,
 ) {
     let position = ABSOLUTE_POS;
     if position < n_units as usize {
         let token = tokens[position / columns].min(capacity - 1);
-        rows[position] = table[token as usize * columns + position % columns];
+        let column = position % columns;
+        if comptime!(added) {
+            let sum =
+                Four::cast_from(table[token as usize * columns + column]) + Four::cast_from(plus[column]);
+            rows[position] = Stored::<F>::cast_from(sum);
+        } else {
+            rows[position] = table[token as usize * columns + column];
+        }
     }
 }

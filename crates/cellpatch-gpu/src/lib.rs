@@ -20,8 +20,10 @@ pub mod genes;
 pub mod graph;
 pub mod matrix;
 pub mod memory;
+pub mod output;
 mod sum;
 mod tile;
+mod vector;
 mod workgroup;
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl<'a> Tail<'a> {
         Self { floats, first: 0 }
     }
 
-    fn vectors(&self) -> u32 {
+    pub(crate) fn vectors(&self) -> u32 {
         check_width(self.first.max(LANES));
         (self.first / LANES) as u32
     }
@@ -54,22 +54,23 @@ pub struct Layer<'a> {
 /// `rows W + bias`, plus other rows if there are.
 ///
 /// - rows: [n, inputs]
-/// - plus: [n, outputs]
-/// - output: [n, outputs]
+/// - plus: [n, outputs], stored as the weight
+/// - output: [n, outputs], stored as said
 ///
 /// # Panics
-/// When memory is smaller than stated, or a width no multiple of 4.
+/// When memory is smaller than stated, a width no multiple of 4, or `plus` or the bias stored otherwise than the weight.
 pub fn multiply<R: Runtime>(
     client: &ComputeClient<R>,
     rows: &Floats,
     n: usize,
     layer: &Layer<'_>,
     plus: Option<&Floats>,
+    storage: StorageType,
 ) -> Floats {
     let Layer { weight, bias, inputs, outputs } = *layer;
     check_width(inputs);
     check_width(outputs);
-    let output = Floats::empty(client, n * outputs, rows.storage);
+    let output = Floats::empty(client, n * outputs, storage);
     let plan = Multiplication {
         inputs: inputs / LANES,
         chunks: outputs / LANES,
@@ -82,7 +83,9 @@ pub fn multiply<R: Runtime>(
     // What there is not is never read.
     let bias = bias.unwrap_or(weight);
     let n_bias = bias.first + if plan.biased { outputs } else { inputs * outputs };
-    let added = plus.map_or_else(|| rows.argument(n * inputs), |plus| plus.argument(n * outputs));
+    let same = |floats: &Floats| floats.storage == weight.floats.storage;
+    assert!(same(bias.floats) && plus.is_none_or(same), "a layer's floats stored in different ways");
+    let added = plus.map_or_else(|| weight.floats.argument(whole), |plus| plus.argument(n * outputs));
     // SAFETY: sizes are checked against memory, and the kernel stays within them.
     unsafe {
         multiply_kernel::launch_unchecked::<R>(
@@ -98,13 +101,13 @@ pub fn multiply<R: Runtime>(
             weight.vectors(),
             bias.vectors(),
             plan,
-            rows.storage,
+            [rows.storage, weight.floats.storage, storage],
         );
     }
     output
 }
 
-fn check_width(width: usize) {
+pub(crate) fn check_width(width: usize) {
     assert!(width > 0 && width.is_multiple_of(LANES), "rows of {width} floats");
 }
 
@@ -122,17 +125,17 @@ struct Multiplication {
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "a kernel's bindings")]
-fn multiply_kernel<F: Float>(
+fn multiply_kernel<F: Float, W: Float, G: Float>(
     rows: &Array<Stored<F>>,
-    weight: &Array<Stored<F>>,
-    bias: &Array<Stored<F>>,
-    plus: &Array<Stored<F>>,
-    output: &mut Array<Stored<F>>,
+    weight: &Array<Stored<W>>,
+    bias: &Array<Stored<W>>,
+    plus: &Array<Stored<W>>,
+    output: &mut Array<Stored<G>>,
     n_rows: u32,
     weight_from: u32,
     bias_from: u32,
     #[comptime] plan: Multiplication,
-    #[define(F)] _storage: StorageType,
+    #[define(F, W, G)] _storage: [StorageType; 3],
 ) {
     let (inputs, chunks) = comptime!((plan.inputs, plan.chunks));
     let chunk = UNIT_POS_X as usize;
@@ -172,7 +175,7 @@ fn multiply_kernel<F: Float>(
                 if comptime!(plan.added) {
                     sum += Four::cast_from(plus[position]);
                 }
-                output[position] = Stored::<F>::cast_from(sum);
+                output[position] = Stored::<G>::cast_from(sum);
             }
         }
     }
@@ -214,7 +217,7 @@ pub fn outer_products<R: Runtime>(
             parts.argument(groups as usize * stride),
             n as u32,
             plan,
-            left.storage,
+            [left.storage, right.storage],
         );
     }
     for (first, n, into) in [(0, a * b, weight), (a * b, a, bias)] {
@@ -232,13 +235,13 @@ struct Outer {
 }
 
 #[cube(launch_unchecked)]
-fn outer_kernel<F: Float>(
+fn outer_kernel<F: Float, G: Float>(
     left: &Array<Stored<F>>,
-    right: &Array<Stored<F>>,
+    right: &Array<Stored<G>>,
     parts: &mut Array<Four>,
     n_rows: u32,
     #[comptime] plan: Outer,
-    #[define(F)] _storage: StorageType,
+    #[define(F, G)] _storage: [StorageType; 2],
 ) {
     let (a, b) = comptime!((plan.left, plan.right));
     let mut left_tile = SharedMemory::<Four>::new(comptime!(TILE * a));
@@ -249,7 +252,7 @@ fn outer_kernel<F: Float>(
         let rows = (n_rows as usize - first).min(TILE);
         sync_cube();
         read_rows::<F>(left, &mut left_tile, first, rows, a);
-        read_rows::<F>(right, &mut right_tile, first, rows, b);
+        read_rows::<G>(right, &mut right_tile, first, rows, b);
         sync_cube();
         add_outer(&left_tile, &right_tile, &mut products, rows, a, a, b, b);
         add_columns(&left_tile, &mut sums, rows, a, a);

@@ -1,5 +1,6 @@
 //! What lies on the device: floats in row-major order, and how many rows of a padded batch count.
 
+use cubecl::ir::features::TypeUsage;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
@@ -30,6 +31,12 @@ impl Floats {
     pub(crate) fn argument<R: Runtime>(&self, n: usize) -> ArrayArg<R> {
         argument(&self.handle, n, self.storage.size())
     }
+}
+
+/// Whether a device's kernels can load, store and convert floats stored like this.
+pub fn stores<R: Runtime>(client: &ComputeClient<R>, storage: StorageType) -> bool {
+    let usage = client.properties().type_usage(storage);
+    usage.contains(TypeUsage::Buffer) && usage.contains(TypeUsage::Conversion)
 }
 
 /// How results that are summed on are stored.

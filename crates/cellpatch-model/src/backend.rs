@@ -23,6 +23,7 @@ use burn::tensor::{Distribution, Int, Tensor};
 
 use crate::config::CellPatchConfig;
 use crate::operation::{AdamStep, AdamTensors, Computed, Kernel, Operation};
+use crate::precision::Precision;
 
 /// A Burn backend the model runs on.
 pub trait ModelBackend: Backend {
@@ -34,6 +35,11 @@ pub trait ModelBackend: Backend {
     /// square of its lengths. A kernel need not.
     fn stores_scores(_config: &CellPatchConfig) -> bool {
         true
+    }
+
+    /// Whether the backend's kernels can store what lies inside a block with this precision on this device.
+    fn offers(precision: Precision, _device: &Self::Device) -> bool {
+        precision == Precision::F32
     }
 
     /// The backend's kernel for this call, if it has one.
@@ -71,6 +77,10 @@ impl<B: ModelBackend, C: CheckpointStrategy> ModelBackend for Autodiff<B, C> {
 
     fn stores_scores(config: &CellPatchConfig) -> bool {
         B::stores_scores(config)
+    }
+
+    fn offers(precision: Precision, device: &Self::Device) -> bool {
+        B::offers(precision, device)
     }
 
     fn fused<const N: usize>(

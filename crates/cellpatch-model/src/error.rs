@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::precision::Precision;
 use crate::weights::Fault;
 
 /// What went wrong while configuring a model, or while reading or writing its weights.
@@ -25,6 +26,20 @@ pub enum Error {
     UnknownPreset {
         /// What was asked for.
         name: String,
+    },
+    /// There is no such precision.
+    #[error("there is no precision {name:?}")]
+    UnknownPrecision {
+        /// What was asked for.
+        name: String,
+    },
+    /// A device has no floats of this kind, or its backend no kernels for them.
+    #[error("{device} has no kernels that store {precision}")]
+    NoSuchPrecision {
+        /// What was asked for.
+        precision: Precision,
+        /// The device.
+        device: String,
     },
     /// Tensors of one batch disagree about the number of cells or genes.
     #[error("{what} has shape {found:?} where {expected:?} is needed")]
@@ -129,6 +144,10 @@ impl Error {
     pub fn help(&self) -> Option<String> {
         Some(match self {
             Self::UnknownPreset { .. } => "choose one of: paper, released, tiny".into(),
+            Self::UnknownPrecision { .. } => "choose one of: f32, bf16, f16".into(),
+            Self::NoSuchPrecision { .. } => {
+                "use f32, which every device has; bf16 takes CUDA, f16 a card with such floats and its kernels switched on".into()
+            }
             Self::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::NotFound => "check the path; relative paths start at the current folder".into(),
                 std::io::ErrorKind::FileTooLarge => "write safetensors, which have no such limit".into(),
@@ -146,7 +165,10 @@ impl Error {
     /// Whose fault it is.
     pub fn category(&self) -> ErrorCategory {
         match self {
-            Self::BadConfig { .. } | Self::UnknownPreset { .. } => ErrorCategory::Usage,
+            Self::BadConfig { .. } | Self::UnknownPreset { .. } | Self::UnknownPrecision { .. } => {
+                ErrorCategory::Usage
+            }
+            Self::NoSuchPrecision { .. } => ErrorCategory::Environment,
             Self::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
                 ErrorCategory::Environment
             }

@@ -20,9 +20,10 @@
 //!
 //! # Backends
 //!
-//! Everything is generic over a [`ModelBackend`]: a Burn backend that may answer the model's attention with a kernel of
-//! its own. On the CPU ([`burn::backend::Flex`]) that is a fused, ragged attention with a hand-written backward pass and
-//! dropout inside; elsewhere it is [`attention::plain`], which is also what the kernels are tested against.
+//! Everything is generic over a [`ModelBackend`]: a Burn backend that may answer the model's operations with kernels of
+//! its own, with hand-written backward passes and dropout inside. The CPU ([`burn::backend::Flex`]), wgpu and CUDA have them;
+//! elsewhere plain operations do, which are also what the kernels are tested against. [`set_precision`] has a card's kernels store
+//! what lies inside blocks in 16 bits.
 //!
 //! # Weights
 //!
@@ -67,6 +68,7 @@ mod linear;
 pub mod loss;
 pub mod model;
 pub mod operation;
+pub mod precision;
 pub mod tokens;
 pub mod weights;
 
@@ -79,5 +81,6 @@ pub use input::{GeneTargets, GeneValues, pad_values};
 pub use lengths::GeneLengths;
 pub use loss::masked_squared_error;
 pub use model::{AttentionScores, CellPatch, DecoderScores};
+pub use precision::{Precision, precision, set_precision, with_precision};
 pub use tokens::GeneTokens;
 pub use weights::{Checkpoint, Fit, LoadReport, PthLayout};

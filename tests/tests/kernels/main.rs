@@ -10,6 +10,7 @@
 #[path = "../parity/device.rs"]
 mod device;
 mod graph;
+mod model;
 
 /// The tests of this binary for one backend.
 macro_rules! kernels {
@@ -25,6 +26,31 @@ macro_rules! kernels {
             #[test]
             fn kernels_answer_unless_they_are_switched_off() {
                 run(crate::graph::check_switch::<Inner>);
+            }
+
+            #[test]
+            fn the_model_by_kernels_is_that_of_plain_operations_with_every_gradient() {
+                run(crate::model::check_gradients::<Inner>);
+            }
+
+            #[test]
+            fn expression_has_a_gradient_through_the_first_block() {
+                run(crate::model::check_values::<Inner>);
+            }
+
+            #[test]
+            fn gradients_are_summed_by_the_tokens_that_the_host_knows() {
+                run(crate::model::check_tokens::<Inner>);
+            }
+
+            #[test]
+            fn the_output_layer_drops_the_same_in_both_passes() {
+                run(crate::model::check_output_layer::<Inner>);
+            }
+
+            #[test]
+            fn blocks_compute_in_every_precision_that_the_device_has() {
+                run(crate::model::check_precision::<Inner>);
             }
 
             fn run(test: impl FnOnce()) {

@@ -4,7 +4,8 @@
 use cubecl::prelude::*;
 
 use super::{
-    AttentionInput, AttentionOutput, Plan, Sizes, denominator, owned_row, place, query_vector, vector_of,
+    AttentionInput, AttentionOutput, Plan, Sizes, denominator, fill_part, load_part, owned_row, place,
+    query_vector, vector_of,
 };
 use crate::dropout::{Drawn, RowState, kept, pair_bits, row_state, stream_key, wide};
 use crate::memory::{Floats, argument, f32_storage};
@@ -28,7 +29,7 @@ pub struct AttentionGradient<'a> {
 pub struct AttentionGradients {
     /// In the shape of the queries.
     pub for_queries: Floats,
-    /// [cells, keys, width]
+    /// [cells, keys, width], a row for each slot also where these hold genes.
     pub for_keys: Floats,
     /// [cells, keys, width]
     pub for_values: Floats,
@@ -50,6 +51,7 @@ pub fn attention_backward<R: Runtime>(
     let for_queries = Floats::empty(client, input.n_outputs(), for_queries_storage);
     let delta = Floats::empty(client, input.n_denominators(), f32_storage());
     let AttentionGradient { computed, for_output } = gradient;
+    let [gene_rows, expression, slopes] = input.gene_arguments();
     // SAFETY: every argument's size was checked against its memory, and the kernel stays within these sizes.
     unsafe {
         queries_kernel::launch_unchecked::<R>(
@@ -57,8 +59,11 @@ pub fn attention_backward<R: Runtime>(
             input.grid(client, input.query_rows.padded, &plan),
             CubeDim::new_1d(plan.units),
             input.queries.argument(input.n_queries()),
-            input.keys.argument(input.n_keys()),
-            input.values.argument(input.n_keys()),
+            input.keys.argument(input.n_key_floats()),
+            input.values.argument(input.n_key_floats()),
+            gene_rows,
+            expression,
+            slopes,
             argument(&input.query_rows.lengths, input.n_cells, size_of::<u32>()),
             argument(&input.key_rows.lengths, input.n_cells, size_of::<u32>()),
             input.seed.argument(),
@@ -75,6 +80,7 @@ pub fn attention_backward<R: Runtime>(
         );
     }
     let plan = input.plan(client, input.key_rows.padded, 1);
+    let [gene_rows, expression, slopes] = input.gene_arguments();
     let [for_keys, for_values] = [0; 2].map(|_| Floats::empty(client, input.n_keys(), storage));
     // SAFETY: as above.
     unsafe {
@@ -83,8 +89,11 @@ pub fn attention_backward<R: Runtime>(
             input.grid(client, input.key_rows.padded, &plan),
             CubeDim::new_1d(plan.units),
             input.queries.argument(input.n_queries()),
-            input.keys.argument(input.n_keys()),
-            input.values.argument(input.n_keys()),
+            input.keys.argument(input.n_key_floats()),
+            input.values.argument(input.n_key_floats()),
+            gene_rows,
+            expression,
+            slopes,
             argument(&input.query_rows.lengths, input.n_cells, size_of::<u32>()),
             argument(&input.key_rows.lengths, input.n_cells, size_of::<u32>()),
             input.seed.argument(),
@@ -115,6 +124,9 @@ fn queries_kernel<F: Float, G: Float>(
     queries: &Array<Stored<F>>,
     keys: &Array<Stored<F>>,
     values: &Array<Stored<F>>,
+    gene_rows: &Array<u32>,
+    expression: &Array<f32>,
+    slopes: &Array<Stored<F>>,
     query_lengths: &Array<u32>,
     key_lengths: &Array<u32>,
     seed: &Array<u32>,
@@ -173,10 +185,33 @@ fn queries_kernel<F: Float, G: Float>(
     let n_read = select(place.first < n_queries, n_keys, 0usize);
     for first in range_stepped(0usize, n_read, tile) {
         let n = (n_keys - first).min(tile);
-        let source = vector_of(place, sizes.keys, first, plan);
         sync_cube();
-        fill::<F>(keys, &mut key_tile, source, n, comptime!(plan.width), columns, tile);
-        fill::<F>(values, &mut value_tile, source, n, comptime!(plan.width), columns, tile);
+        fill_part::<F>(
+            keys,
+            gene_rows,
+            expression,
+            slopes,
+            &mut key_tile,
+            place,
+            sizes.keys,
+            first,
+            n,
+            0usize,
+            plan,
+        );
+        fill_part::<F>(
+            values,
+            gene_rows,
+            expression,
+            slopes,
+            &mut value_tile,
+            place,
+            sizes.keys,
+            first,
+            n,
+            1usize,
+            plan,
+        );
         sync_cube();
         for next in range_stepped(0usize, n, TOGETHER) {
             #[unroll]
@@ -224,6 +259,9 @@ fn keys_kernel<F: Float>(
     queries: &Array<Stored<F>>,
     keys: &Array<Stored<F>>,
     values: &Array<Stored<F>>,
+    gene_rows: &Array<u32>,
+    expression: &Array<f32>,
+    slopes: &Array<Stored<F>>,
     query_lengths: &Array<u32>,
     key_lengths: &Array<u32>,
     seed: &Array<u32>,
@@ -247,8 +285,24 @@ fn keys_kernel<F: Float>(
     let real = own_row < n_keys;
     let mut key = zeros(columns);
     let mut value = zeros(columns);
-    load::<F>(&mut key, 0usize, keys, own, real, sizes.inverse_root, columns);
-    load::<F>(&mut value, 0usize, values, own, real, 1.0f32, columns);
+    load_part::<F>(
+        &mut key,
+        keys,
+        gene_rows,
+        expression,
+        slopes,
+        place,
+        sizes.keys,
+        own_row,
+        real,
+        sizes.inverse_root,
+        0usize,
+        plan,
+    );
+    load_part::<F>(
+        &mut value, values, gene_rows, expression, slopes, place, sizes.keys, own_row, real, 1.0f32, 1usize,
+        plan,
+    );
     let stream = stream_key(seed, wide(place.cell as u32), wide(place.head as u32));
     let half = own_row as u32 % 2u32;
 

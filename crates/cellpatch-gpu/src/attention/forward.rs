@@ -2,10 +2,10 @@
 
 use cubecl::prelude::*;
 
-use super::{AttentionInput, Plan, Sizes, denominator, owned_row, place, query_vector, vector_of};
+use super::{AttentionInput, Plan, Sizes, denominator, fill_part, owned_row, place, query_vector, vector_of};
 use crate::dropout::{Drawn, RowState, kept, pair_bits, row_state, stream_key, wide};
 use crate::memory::{Floats, argument, f32_storage};
-use crate::tile::{Four, Stored, add_multiple, fill, load, product, store, zeros};
+use crate::tile::{Four, Stored, add_multiple, load, product, store, zeros};
 
 /// Keys whose scores are taken together, between two looks at the highest.
 const KEYS: usize = 8;
@@ -35,6 +35,7 @@ pub fn attention_forward<R: Runtime>(
     let storage = input.queries.storage;
     let output = Floats::empty(client, input.n_outputs(), storage);
     let log_sum_exp = Floats::empty(client, input.n_denominators(), f32_storage());
+    let [gene_rows, expression, slopes] = input.gene_arguments();
     // SAFETY: every argument's size was checked against its memory, and the kernel stays within these sizes.
     unsafe {
         forward_kernel::launch_unchecked::<R>(
@@ -42,8 +43,11 @@ pub fn attention_forward<R: Runtime>(
             input.grid(client, input.query_rows.padded, &plan),
             CubeDim::new_1d(plan.units),
             input.queries.argument(input.n_queries()),
-            input.keys.argument(input.n_keys()),
-            input.values.argument(input.n_keys()),
+            input.keys.argument(input.n_key_floats()),
+            input.values.argument(input.n_key_floats()),
+            gene_rows,
+            expression,
+            slopes,
             argument(&input.query_rows.lengths, input.n_cells, size_of::<u32>()),
             argument(&input.key_rows.lengths, input.n_cells, size_of::<u32>()),
             input.seed.argument(),
@@ -64,6 +68,9 @@ fn forward_kernel<F: Float>(
     queries: &Array<Stored<F>>,
     keys: &Array<Stored<F>>,
     values: &Array<Stored<F>>,
+    gene_rows: &Array<u32>,
+    expression: &Array<f32>,
+    slopes: &Array<Stored<F>>,
     query_lengths: &Array<u32>,
     key_lengths: &Array<u32>,
     seed: &Array<u32>,
@@ -104,10 +111,33 @@ fn forward_kernel<F: Float>(
     let n_read = select(place.first < n_queries, n_keys, 0usize);
     for first in range_stepped(0usize, n_read, tile) {
         let n = (n_keys - first).min(tile);
-        let source = vector_of(place, sizes.keys, first, plan);
         sync_cube();
-        fill::<F>(keys, &mut key_tile, source, n, comptime!(plan.width), columns, tile);
-        fill::<F>(values, &mut value_tile, source, n, comptime!(plan.width), columns, tile);
+        fill_part::<F>(
+            keys,
+            gene_rows,
+            expression,
+            slopes,
+            &mut key_tile,
+            place,
+            sizes.keys,
+            first,
+            n,
+            0usize,
+            plan,
+        );
+        fill_part::<F>(
+            values,
+            gene_rows,
+            expression,
+            slopes,
+            &mut value_tile,
+            place,
+            sizes.keys,
+            first,
+            n,
+            1usize,
+            plan,
+        );
         sync_cube();
         for next in range_stepped(0usize, n, KEYS) {
             let mut scores = Array::<f32>::new(comptime!(KEYS * owned));

@@ -33,7 +33,7 @@ pub struct FeedforwardGradient<'a> {
 /// The gradients of a feedforward's inputs and weights.
 #[derive(Debug, Clone)]
 pub struct FeedforwardGradients {
-    /// [n, d]
+    /// [n, d], stored as what was gathered.
     pub for_gathered: Floats,
     /// What the residual gives back: [n, d], also where all cells ask the same.
     pub for_queries: Floats,
@@ -54,8 +54,9 @@ pub fn feedforward_backward<R: Runtime>(
     assert!(serves(client, d, m), "no kernel for rows of {d} and {m}");
     let plan = Plan::new(weights, ROWS, TOGETHER);
     let rows = &gradient.rows;
-    let storage = rows.gathered.storage;
-    let [for_gathered, for_queries] = [0; 2].map(|_| Floats::empty(client, rows.n * d, storage));
+    let storage = rows.queries.storage;
+    let for_gathered = Floats::empty(client, rows.n * d, rows.gathered.storage);
+    let for_queries = Floats::empty(client, rows.n * d, storage);
     let groups = workgroup::persistent(client, rows.n.div_ceil(ROWS) as u32);
     let sizes = [d * d, d, d, d, d * m, m, m * d, d, d, d];
     let width: usize = sizes.iter().sum();
@@ -91,7 +92,7 @@ pub fn feedforward_backward<R: Runtime>(
             rows.period as u32,
             weights.epsilon,
             plan,
-            storage,
+            [storage, rows.gathered.storage],
         );
     }
     // Matrices first, then biases and gains, as the kernel has them.
@@ -154,8 +155,8 @@ impl Row {
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "a kernel's bindings")]
-fn backward_kernel<F: Float>(
-    gathered: &Array<Stored<F>>,
+fn backward_kernel<F: Float, G: Float>(
+    gathered: &Array<Stored<G>>,
     queries: &Array<Stored<F>>,
     for_output: &Array<Stored<F>>,
     out_projection: &Array<Stored<F>>,
@@ -170,14 +171,14 @@ fn backward_kernel<F: Float>(
     out_projection_transposed: &Array<Stored<F>>,
     expand_transposed: &Array<Stored<F>>,
     contract_transposed: &Array<Stored<F>>,
-    for_gathered: &mut Array<Stored<F>>,
+    for_gathered: &mut Array<Stored<G>>,
     for_queries: &mut Array<Stored<F>>,
     parts: &mut Array<Four>,
     n: u32,
     period: u32,
     epsilon: f32,
     #[comptime] plan: Plan,
-    #[define(F)] _storage: StorageType,
+    #[define(F, G)] _storage: [StorageType; 2],
 ) {
     let (narrow, wide, rows, together) = comptime!((plan.narrow, plan.wide, plan.rows, plan.together));
     let (narrow_stride, wide_stride) = comptime!((plan.stride(plan.narrow), plan.stride(plan.wide)));
@@ -202,7 +203,7 @@ fn backward_kernel<F: Float>(
     for first in range_stepped(CUBE_POS_X as usize * rows, n as usize, CUBE_COUNT_X as usize * rows) {
         let n = (n as usize - first).min(rows);
         sync_cube();
-        read_rows::<F>(gathered, &mut running, first, n, narrow, rows);
+        read_rows::<G>(gathered, &mut running, first, n, narrow, rows);
         sync_cube();
         for index in range_stepped(unit, narrow_items, UNITS) {
             let item = item(index, narrow, together);
@@ -286,7 +287,7 @@ fn backward_kernel<F: Float>(
         sync_cube();
         norm::keep_moments(&sums, &mut moments, epsilon, narrow, rows);
         // What attention gathered once more, for the gradient of its projection.
-        read_rows::<F>(gathered, &mut results, first, n, narrow, rows);
+        read_rows::<G>(gathered, &mut results, first, n, narrow, rows);
         sync_cube();
         norm::add_weights(
             &sums,
@@ -320,7 +321,7 @@ fn backward_kernel<F: Float>(
             for row in 0..together {
                 if item.first_row + row < n {
                     for_gathered[(first + item.first_row + row) * narrow + item.chunk] =
-                        Stored::<F>::cast_from(products[row]);
+                        Stored::<G>::cast_from(products[row]);
                 }
             }
         }

@@ -20,7 +20,7 @@ pub(super) fn shared_bytes(embedding_dim: usize, mlp_dim: usize) -> usize {
 
 /// `LN(x + MLP(x))` with `x = LN(queries + gathered W + b)`.
 ///
-/// - output: [n, d]
+/// - output: [n, d], stored as the queries
 ///
 /// # Panics
 /// When there is [no kernel](serves) for the widths, or memory is smaller than stated.
@@ -32,7 +32,7 @@ pub fn feedforward_forward<R: Runtime>(
     let (d, m) = (weights.embedding_dim, weights.mlp_dim);
     assert!(serves(client, d, m), "no kernel for rows of {d} and {m}");
     let plan = Plan::new(weights, ROWS, TOGETHER);
-    let storage = rows.gathered.storage;
+    let storage = rows.queries.storage;
     let output = Floats::empty(client, rows.n * d, storage);
     // SAFETY: every argument's size was checked against its memory, and the kernel stays within these sizes.
     unsafe {
@@ -57,7 +57,7 @@ pub fn feedforward_forward<R: Runtime>(
             rows.period as u32,
             weights.epsilon,
             plan,
-            storage,
+            [storage, rows.gathered.storage],
         );
     }
     output
@@ -65,8 +65,8 @@ pub fn feedforward_forward<R: Runtime>(
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "a kernel's bindings")]
-fn forward_kernel<F: Float>(
-    gathered: &Array<Stored<F>>,
+fn forward_kernel<F: Float, G: Float>(
+    gathered: &Array<Stored<G>>,
     queries: &Array<Stored<F>>,
     out_projection: &Array<Stored<F>>,
     out_projection_bias: &Array<Stored<F>>,
@@ -83,7 +83,7 @@ fn forward_kernel<F: Float>(
     period: u32,
     epsilon: f32,
     #[comptime] plan: Plan,
-    #[define(F)] _storage: StorageType,
+    #[define(F, G)] _storage: [StorageType; 2],
 ) {
     let (narrow, wide, rows, together) = comptime!((plan.narrow, plan.wide, plan.rows, plan.together));
     let unit = UNIT_POS as usize;
@@ -94,7 +94,7 @@ fn forward_kernel<F: Float>(
     let mut input = SharedMemory::<Four>::new(comptime!(plan.narrow_tile()));
     let mut states = SharedMemory::<Four>::new(comptime!(plan.narrow_tile()));
     let mut hidden = SharedMemory::<Four>::new(comptime!(plan.wide_tile()));
-    read_rows::<F>(gathered, &mut input, first, n, narrow, rows);
+    read_rows::<G>(gathered, &mut input, first, n, narrow, rows);
     sync_cube();
     for index in range_stepped(unit, comptime!(n_items(rows, together, narrow)), UNITS) {
         let item = item(index, narrow, together);

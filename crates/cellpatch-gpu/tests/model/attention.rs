@@ -117,6 +117,7 @@ impl Batch {
             ),
             keys: &keys,
             values: &values,
+            genes: None,
             key_rows: &PaddedRows::new(client, self.n_cells(), self.n_keys(), Some(&self.key_lengths)),
             dropout: self.dropout,
             seed: &Seed::new(client, self.seed),

@@ -1,11 +1,17 @@
 //! Whole blocks, forward and backward.
 
-use cellpatch_gpu::block::{BlockInput, BlockWeights, block_backward, block_forward, serves};
+use cellpatch_gpu::block::{
+    BlockInput, BlockMemory, BlockWeights, GeneMemory, block_backward, block_forward, serves,
+};
 use cellpatch_gpu::dropout::Seed;
 use cellpatch_gpu::feedforward::FeedforwardWeights;
-use cellpatch_gpu::memory::{Floats, PaddedRows};
+use cellpatch_gpu::genes::BatchGenes;
+use cellpatch_gpu::memory::{Floats, PaddedRows, stores};
 use cellpatch_kernels::block as cpu;
+use cellpatch_kernels::genes::{GeneIndex, sum_by_gene};
 use cellpatch_kernels::norm::NormWeights;
+use cubecl::prelude::*;
+use half::{bf16, f16};
 
 use crate::device::{Client, apart, client, numbers, read};
 
@@ -16,6 +22,7 @@ const EPSILON: f32 = 1e-5;
 enum Reads {
     Itself,
     Memory,
+    Genes,
 }
 
 /// One call on the host.
@@ -29,6 +36,82 @@ struct Call {
     shared: bool,
     query_lengths: Vec<usize>,
     memory_lengths: Vec<usize>,
+    genes: HostGenes,
+}
+
+/// The genes that a memory is made of, where queries read them.
+struct HostGenes {
+    tokens: Vec<u32>,
+    /// [CAPACITY, d]
+    table: Vec<f32>,
+    expression: Vec<f32>,
+    slope: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+/// Rows of the gene table.
+const CAPACITY: usize = 60;
+
+impl HostGenes {
+    /// Gene 7 is everywhere, and some genes are nowhere.
+    fn new(lengths: &[usize], d: usize) -> Self {
+        let padded = longest(lengths);
+        let n = lengths.len() * padded;
+        let real = |slot: usize| slot % padded < lengths[slot / padded];
+        let drawn = numbers(n, 20, 1.0).into_iter().enumerate();
+        let tokens = drawn.map(|(slot, draw)| match slot % padded {
+            _ if !real(slot) => 0,
+            0 => 7,
+            _ => 8 + (draw.abs() * 40.0) as u32,
+        });
+        let expression = numbers(n, 21, 2.0).into_iter().enumerate();
+        let expression = expression.map(|(slot, draw)| if real(slot) { draw + 2.0 } else { 0.0 });
+        Self {
+            tokens: tokens.collect(),
+            table: numbers(CAPACITY * d, 22, 1.0),
+            expression: expression.collect(),
+            slope: numbers(d, 23, 0.5),
+            shift: numbers(d, 24, 0.5),
+        }
+    }
+
+    /// The embedding of each slot: [cells, genes, d].
+    fn embeddings(&self) -> Vec<f32> {
+        let d = self.slope.len();
+        let slots = self.tokens.iter().zip(&self.expression);
+        let slot = |(&token, &value): (&u32, &f32)| {
+            (0..d).map(move |i| self.table[token as usize * d + i] + value * self.slope[i] + self.shift[i])
+        };
+        slots.flat_map(slot).collect()
+    }
+
+    fn index(&self, lengths: &[usize]) -> GeneIndex {
+        let rows = cpu::PaddedRows { padded: longest(lengths), lengths: Some(lengths) };
+        GeneIndex::new(&self.tokens, rows, CAPACITY)
+    }
+
+    /// Gradients of table, slope, shift and expression from that of the slots' embeddings.
+    fn gradients(&self, for_slots: &[f32], lengths: &[usize]) -> [Vec<f32>; 4] {
+        let d = self.slope.len();
+        let index = self.index(lengths);
+        let by_gene = sum_by_gene(&index, for_slots, d);
+        let mut for_table = vec![0.0; self.table.len()];
+        for (&gene, row) in index.genes().iter().zip(by_gene.chunks_exact(d)) {
+            for_table[gene as usize * d..][..d].copy_from_slice(row);
+        }
+        let sum = |factor: &dyn Fn(usize) -> f32| -> Vec<f32> {
+            let mut sums = vec![0.0_f64; d];
+            for (slot, row) in for_slots.chunks_exact(d).enumerate() {
+                for (sum, element) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(factor(slot) * element);
+                }
+            }
+            sums.into_iter().map(|sum| sum as f32).collect()
+        };
+        let product = |row: &[f32]| row.iter().zip(&self.slope).map(|(a, b)| a * b).sum();
+        let for_expression = for_slots.chunks_exact(d).map(product).collect();
+        [for_table, sum(&|slot| self.expression[slot]), sum(&|_| 1.0), for_expression]
+    }
 }
 
 /// Output, gradients of queries and memory, and those of the weights.
@@ -69,12 +152,17 @@ impl Call {
                 rows[n.max(1) * d..].fill(0.0);
             }
         }
+        let genes = HostGenes::new(memory, d);
         Self {
             shape,
             reads,
             weights: weights.collect(),
             queries: numbers(queries.len() * n_queries * d, 8, 1.5),
-            memory: numbers(n_cells * n_keys * d, 9, 1.5),
+            memory: match reads {
+                Reads::Genes => genes.embeddings(),
+                Reads::Itself | Reads::Memory => numbers(n_cells * n_keys * d, 9, 1.5),
+            },
+            genes,
             for_output,
             shared,
             query_lengths: queries.to_vec(),
@@ -104,7 +192,7 @@ impl Call {
         };
         let memory_rows = match self.reads {
             Reads::Itself => query_rows,
-            Reads::Memory => {
+            Reads::Memory | Reads::Genes => {
                 cpu::PaddedRows { padded: longest(&self.memory_lengths), lengths: Some(&self.memory_lengths) }
             }
         };
@@ -114,7 +202,7 @@ impl Call {
             query_rows,
             memory: match self.reads {
                 Reads::Itself => cpu::Memory::Own,
-                Reads::Memory => cpu::Memory::Rows(&self.memory),
+                Reads::Memory | Reads::Genes => cpu::Memory::Rows(&self.memory),
             },
             memory_rows,
         };
@@ -126,7 +214,7 @@ impl Call {
         let into = cpu::BlockOutput { output: &mut output, kept: Some(kept) };
         cpu::block_forward(&self.shape, &weights, &input, into, instructions);
         let mut for_queries = vec![0.0; self.queries.len()];
-        let n_memory = if self.reads == Reads::Memory { self.memory.len() } else { 0 };
+        let n_memory = if self.reads == Reads::Itself { 0 } else { self.memory.len() };
         let mut for_memory = vec![0.0; n_memory];
         let gradient = cpu::BlockGradient {
             gathered: &gathered,
@@ -139,10 +227,19 @@ impl Call {
         let mut sums = cpu::block_backward(&self.shape, &weights, &input, gradient, instructions);
         let sizes = cpu::WeightGradients::sizes(&self.shape);
         let for_weights = sizes.map(|n| sums.drain(..n).collect()).to_vec();
+        if self.reads == Reads::Genes {
+            let [for_table, beside @ ..] = self.genes.gradients(&for_memory, &self.memory_lengths);
+            return results(output, for_queries, for_table, [for_weights, beside.to_vec()].concat());
+        }
         results(output, for_queries, for_memory, for_weights)
     }
 
     fn on_the_device(&self, client: &Client) -> Results {
+        self.stored(client, f32::as_type_native_unchecked().storage_type())
+    }
+
+    /// On the device, where what lies between the kernels is stored as said.
+    fn stored(&self, client: &Client, between: StorageType) -> Results {
         let w: Vec<Floats> = self.weights.iter().map(|weight| Floats::from_slice(client, weight)).collect();
         let cpu::BlockShape { embedding_dim, n_heads, mlp_dim, dropout, seed } = self.shape;
         assert!(serves(client, embedding_dim, n_heads, mlp_dim));
@@ -175,22 +272,45 @@ impl Call {
         let query_rows = rows(&self.query_lengths, !self.shared);
         let memory_rows = match self.reads {
             Reads::Itself => query_rows.clone(),
-            Reads::Memory => rows(&self.memory_lengths, true),
+            Reads::Memory | Reads::Genes => rows(&self.memory_lengths, true),
         };
+        let genes = BatchGenes::new(client, &self.genes.index(&self.memory_lengths), CAPACITY);
+        let [table, expression, slope, shift] =
+            [&self.genes.table, &self.genes.expression, &self.genes.slope, &self.genes.shift]
+                .map(|floats| Floats::from_slice(client, floats));
+        let embeddings = genes.gather(client, &table, embedding_dim, &shift);
         let input = BlockInput {
             n_cells,
             queries: &queries,
             queries_are_shared: self.shared,
             query_rows: &query_rows,
-            memory: (self.reads == Reads::Memory).then_some(&memory),
+            memory: match self.reads {
+                Reads::Itself => BlockMemory::Own,
+                Reads::Memory => BlockMemory::Rows(&memory),
+                Reads::Genes => BlockMemory::Genes(GeneMemory {
+                    genes: &genes,
+                    embeddings: &embeddings,
+                    expression: &expression,
+                    slope: &slope,
+                    differentiates_expression: true,
+                }),
+            },
             memory_rows: &memory_rows,
+            between,
             dropout,
             seed: &Seed::new(client, seed),
         };
         let computed = block_forward(client, &weights, &input);
         let gradients = block_backward(client, &weights, &input, &computed.attention, &for_output);
-        let for_memory = gradients.for_memory.map_or_else(Vec::new, |floats| read(client, &floats));
-        let for_weights = gradients.for_weights.iter().map(|floats| read(client, floats)).collect();
+        let mut for_weights: Vec<Vec<f32>> =
+            gradients.for_weights.iter().map(|floats| read(client, floats)).collect();
+        let mut for_memory = gradients.for_memory;
+        if let (Some(for_genes), Some(for_embeddings)) = (gradients.for_genes, &for_memory) {
+            for_memory = Some(genes.spread(client, for_embeddings, embedding_dim));
+            let beside = [for_genes.for_slope, for_genes.for_shift, for_genes.for_expression.unwrap()];
+            for_weights.extend(beside.each_ref().map(|floats| read(client, floats)));
+        }
+        let for_memory = for_memory.map_or_else(Vec::new, |floats| read(client, &floats));
         let mut output = read(client, &computed.output);
         if !self.shared {
             let padded = longest(&self.query_lengths) * embedding_dim;
@@ -202,11 +322,15 @@ impl Call {
     }
 
     fn check(&self, client: &Client) {
-        let (found, expected) = (self.on_the_device(client), self.on_the_cpu());
+        self.check_within(self.on_the_device(client), 2e-5);
+    }
+
+    fn check_within(&self, found: Results, tolerance: f32) {
+        let expected = self.on_the_cpu();
         for ((found, expected), name) in found.tensors.iter().zip(&expected.tensors).zip(&found.names) {
             let difference = apart(found, expected);
             let call = (self.reads, &self.query_lengths, &self.memory_lengths, self.shape);
-            assert!(difference < 2e-5, "{name} of {call:?}: {difference:e}");
+            assert!(difference < tolerance, "{name} of {call:?}: {difference:e}");
         }
     }
 }
@@ -220,6 +344,10 @@ fn a_block_is_the_cpus_with_every_gradient() {
             (Reads::Itself, &[33, 0, 16, 64], &[33, 0, 16, 64]),
             (Reads::Memory, &[17, 1, 5], &[40, 0, 33]),
             (Reads::Memory, &[24], &[65, 1, 2, 0, 9]),
+            (Reads::Genes, &[24], &[65, 1, 2, 0, 9]),
+            (Reads::Genes, &[1], &[1]),
+            (Reads::Genes, &[70], &[0]),
+            (Reads::Genes, &[17, 1, 5], &[40, 0, 33]),
         ] {
             let mut call = Call::new(reads, queries, memory, 32, 2, 64);
             call.shape.dropout = dropout;
@@ -242,4 +370,30 @@ fn many_rows_are_summed_in_one_order() {
     let call = Call::new(Reads::Memory, &[300; 20], &[3; 20], 32, 2, 64);
     call.check(&client);
     assert_eq!(call.on_the_device(&client).tensors, call.on_the_device(&client).tensors);
+}
+
+#[test]
+fn sixteen_bits_between_the_kernels_cost_digits_and_nothing_else() {
+    let Some(client) = client() else { return };
+    // Half a unit in the last place, a few times over.
+    for (storage, tolerance) in [
+        (f16::as_type_native_unchecked().storage_type(), 4e-3),
+        (bf16::as_type_native_unchecked().storage_type(), 3e-2),
+    ] {
+        if !stores(&client, storage) {
+            eprintln!("skipped: {storage} is unknown to this device");
+            continue;
+        }
+        for (reads, queries, memory) in [
+            (Reads::Itself, &[33, 0, 16, 64][..], &[33, 0, 16, 64][..]),
+            (Reads::Memory, &[24], &[65, 1, 2, 0, 9]),
+            (Reads::Genes, &[24], &[65, 1, 2, 0, 9]),
+        ] {
+            let mut call = Call::new(reads, queries, memory, 32, 2, 64);
+            call.shape.dropout = 0.1;
+            let found = call.stored(&client, storage);
+            assert_ne!(found.tensors, call.on_the_device(&client).tensors, "{storage} was not used");
+            call.check_within(found, tolerance);
+        }
+    }
 }

@@ -38,8 +38,9 @@ fn every_row_of_the_table_gets_the_sum_of_its_slots() {
             expected[gene as usize * WIDTH..][..WIDTH].copy_from_slice(sum);
         }
         let on_device = Floats::from_slice(&client, &slots);
-        let sum =
-            |index: &SlotIndex| read(&client, &sum_by_row(&client, index, &on_device, tokens.len(), WIDTH));
+        let sum = |index: &SlotIndex| {
+            read(&client, &sum_by_row(&client, index, &on_device, tokens.len(), WIDTH, on_device.storage))
+        };
         let table = sum(&SlotIndex::of_table(&client, &index, capacity));
         assert!(apart(&table, &expected) < 1e-6);
         assert!(table[..3 * WIDTH].iter().all(|&element| element == 0.0), "padding gives nothing");
@@ -57,5 +58,5 @@ fn tokens_gather_their_rows() {
         tokens.iter().flat_map(|&token| &table[token as usize * WIDTH..][..WIDTH]).copied().collect();
     let handle = client.create_from_slice(u32::as_bytes(&tokens));
     let table = Floats::from_slice(&client, &table);
-    assert_eq!(read(&client, &gather_rows(&client, &table, capacity, WIDTH, &handle, n)), expected);
+    assert_eq!(read(&client, &gather_rows(&client, (&table, capacity), WIDTH, (&handle, n), None)), expected);
 }

@@ -7,3 +7,4 @@ mod attention;
 mod block;
 mod device;
 mod genes;
+mod output;

@@ -14,6 +14,7 @@ mod block;
 mod floats;
 mod genes;
 mod optimizer;
+mod output;
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -32,19 +33,26 @@ use cellpatch_gpu::buffer::Buffer;
 
 use self::attention::CubeAttention;
 use self::block::{CubeBlock, EXPAND, Reads};
-use self::genes::{CubeEmbedding, Tokens};
+use self::genes::{CubeEmbedding, GenesRead, Tokens};
 use self::optimizer::CubeAdam;
+use self::output::CubeOutputLayer;
 use super::{ModelBackend, kernels_are_off};
-use crate::config::CellPatchConfig;
+use crate::config::{CellPatchConfig, ExpressionEmbedding};
 use crate::operation::{
     AdamStep, AdamTensors, AttentionSpec, Computed, Genes, Kernel, Operation as ModelOperation,
 };
+use crate::precision::{Precision, precision};
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBackend
     for Fusion<CubeBackend<R, F, I, BT>>
 {
     fn stores_scores(config: &CellPatchConfig) -> bool {
         kernels_are_off() || !cellpatch_gpu::attention::is_known(config.embedding_dim, config.n_heads)
+    }
+
+    fn offers(precision: Precision, device: &Self::Device) -> bool {
+        let stores = || cellpatch_gpu::memory::stores(&R::client(device), stored(precision).into());
+        precision == Precision::F32 || (!kernels_are_off() && stores())
     }
 
     fn kernel(
@@ -55,35 +63,47 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
             return None;
         }
         let device = inputs[0].client.device();
-        let seeds = |spec: &AttentionSpec| {
-            let seed = (spec.dropout > 0.0).then(|| seed_on_device::<Self>(device));
-            seed.into_iter().collect()
+        // Behind the integers a kernel reads beside its seed.
+        let seeded = |mut integers: Vec<Promise<R>>| {
+            integers.extend((operation.dropout() > 0.0).then(|| seed_on_device::<Self>(device)));
+            integers
         };
-        let block = |spec: &AttentionSpec, reads: Reads| {
+        let client = R::client(device);
+        let block = |spec: &AttentionSpec, reads: Reads, integers: Vec<Promise<R>>| {
             let [d, mlp] = inputs[reads.n_inputs() + EXPAND].shape.dims();
-            let served = cellpatch_gpu::block::serves(&R::client(device), d, spec.n_heads, mlp);
-            let kernel = CubeBlock { spec: spec.clone(), reads };
-            served.then(|| Arc::new(Queued::new(kernel, seeds(spec))) as Arc<dyn Kernel<Self>>)
+            let kernel = CubeBlock { spec: spec.clone(), reads, between: stored(precision()) };
+            cellpatch_gpu::block::serves(&client, d, spec.n_heads, mlp)
+                .then(|| Queued::new(kernel, seeded(integers)))
         };
-        match operation {
+        let queued = match operation {
             ModelOperation::Attention(spec) => {
                 let [_, _, width] = inputs[1].shape.dims();
-                let served = cellpatch_gpu::attention::serves(&R::client(device), width, spec.n_heads);
-                let kernel = CubeAttention { spec: spec.clone() };
-                served.then(|| Arc::new(Queued::new(kernel, seeds(spec))) as Arc<dyn Kernel<Self>>)
+                cellpatch_gpu::attention::serves(&client, width, spec.n_heads)
+                    .then(|| Queued::new(CubeAttention { spec: spec.clone() }, seeded(Vec::new())))
             }
-            ModelOperation::CrossBlock(spec) => block(spec, Reads::Memory),
-            ModelOperation::SelfBlock(spec) => block(spec, Reads::Itself),
+            ModelOperation::CrossBlock(spec) => block(spec, Reads::Memory, Vec::new()),
+            ModelOperation::SelfBlock(spec) => block(spec, Reads::Itself, Vec::new()),
+            ModelOperation::GeneBlock { attention, genes, expression: ExpressionEmbedding::Continuous }
+                if genes.tensor.dtype == DType::I32 =>
+            {
+                let reads = Reads::Genes(GenesRead { tokens: tokens(genes), genes: OnceLock::new() });
+                block(attention, reads, vec![genes.tensor.clone()])
+            }
+            // Bins are embedded by Burn's own operations.
+            ModelOperation::GeneBlock { .. } => None,
             ModelOperation::EmbedGenes { genes } => {
                 let [_, d] = inputs[0].shape.dims();
-                let served = genes.tensor.dtype == DType::I32 && d.is_multiple_of(4);
                 let kernel = CubeEmbedding { tokens: tokens(genes), index: OnceLock::new() };
-                let integers = vec![genes.tensor.clone()];
-                served.then(|| Arc::new(Queued::new(kernel, integers)) as Arc<dyn Kernel<Self>>)
+                (genes.tensor.dtype == DType::I32 && d.is_multiple_of(4))
+                    .then(|| Queued::new(kernel, vec![genes.tensor.clone()]))
             }
-            // Composed of the above and Burn's own operations.
-            ModelOperation::GeneBlock { .. } | ModelOperation::OutputLayer { .. } => None,
-        }
+            ModelOperation::OutputLayer { lengths, dropout } => {
+                let [_, _, width] = inputs[0].shape.dims();
+                let kernel = CubeOutputLayer { lengths: lengths.clone(), dropout: *dropout };
+                cellpatch_gpu::output::serves(&client, width).then(|| Queued::new(kernel, seeded(Vec::new())))
+            }
+        };
+        queued.map(|queued| Arc::new(queued) as Arc<dyn Kernel<Self>>)
     }
 
     fn adam(step: &AdamStep, tensors: &mut AdamTensors<Self>) -> bool {
@@ -105,6 +125,15 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
 
 /// A tensor of [`Fusion`]: a promise of one on the card.
 pub type Promise<R> = FusionTensor<FusionCubeRuntime<R>>;
+
+/// The floats of a precision.
+fn stored(precision: Precision) -> DType {
+    match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+        Precision::F16 => DType::F16,
+    }
+}
 
 /// A batch's tokens as kernels index them.
 fn tokens<R: CubeRuntime>(genes: &Genes<Promise<R>>) -> Tokens {
@@ -166,8 +195,14 @@ pub trait CubeKernel<R: CubeRuntime>: Debug + Send + Sync {
     /// - keep: whether there will be a backward pass
     fn shapes(&self, inputs: &[Shape], keep: bool) -> Vec<Shape>;
 
-    /// The output and, if there will be a backward pass, what that needs beside inputs and output: 32-bit floats in
-    /// row-major order.
+    /// How what [`forward`](Self::forward) computes is stored; the output has 32 bits.
+    ///
+    /// - computed: which of them
+    fn dtype(&self, _computed: usize) -> DType {
+        DType::F32
+    }
+
+    /// The output and, if there will be a backward pass, what that needs beside inputs and output, in row-major order.
     fn forward(&self, inputs: &CubeInputs<R>, keep: bool) -> Vec<CubeTensor<R>>;
 
     /// The gradient of each input, in its shape.
@@ -219,8 +254,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> Kernel<Fus
         keep: bool,
     ) -> Computed<Fusion<CubeBackend<R, F, I, BT>>> {
         let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape.clone()).collect();
-        let shapes = self.kernel.shapes(&shapes, keep);
-        let mut computed = self.queue::<F, I, BT>(inputs, Vec::new(), Pass::Forward { keep }, shapes);
+        let shapes = self.kernel.shapes(&shapes, keep).into_iter().enumerate();
+        let results = shapes.map(|(index, shape)| (shape, self.kernel.dtype(index))).collect();
+        let mut computed = self.queue::<F, I, BT>(inputs, Vec::new(), Pass::Forward { keep }, results);
         let kept = computed.split_off(1);
         Computed { output: computed.swap_remove(0), kept }
     }
@@ -237,9 +273,9 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> Kernel<Fus
         further.extend(computed.kept.iter().cloned());
         further.push(gradient);
         let chosen = inputs.iter().zip(wanted).filter(|(_, wanted)| **wanted);
-        let shapes = chosen.map(|(input, _)| input.shape.clone()).collect();
+        let results = chosen.map(|(input, _)| (input.shape.clone(), DType::F32)).collect();
         let pass = Pass::Backward { wanted: wanted.to_vec() };
-        let mut gradients = self.queue::<F, I, BT>(inputs, further, pass, shapes).into_iter();
+        let mut gradients = self.queue::<F, I, BT>(inputs, further, pass, results).into_iter();
         let gradient = |(input, &wanted): (&Promise<R>, &bool)| {
             let computed = wanted.then(|| gradients.next()).flatten();
             computed.unwrap_or_else(|| input.clone())
@@ -250,13 +286,13 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> Kernel<Fus
 
 impl<R: CubeRuntime> Queued<R> {
     /// - further: what the pass reads beside the operation's inputs
-    /// - shapes: of what it computes
+    /// - results: shapes of what it computes, and how that is stored
     fn queue<F: FloatElement, I: IntElement, BT: BoolElement>(
         &self,
         inputs: &[Promise<R>],
         further: Vec<Promise<R>>,
         pass: Pass,
-        shapes: Vec<Shape>,
+        results: Vec<(Shape, DType)>,
     ) -> Vec<Promise<R>> {
         let client = inputs[0].client.clone();
         let (n_floats, n_integers) = (inputs.len(), self.integers.len());
@@ -264,9 +300,9 @@ impl<R: CubeRuntime> Queued<R> {
         read.extend(further);
         let streams = OperationStreams::with_inputs(&read);
         let read: Vec<TensorIr> = read.into_iter().map(FusionTensor::into_ir).collect();
-        let written: Vec<TensorIr> = shapes
+        let written: Vec<TensorIr> = results
             .into_iter()
-            .map(|shape| TensorIr::uninit(client.create_empty_handle(), shape, DType::F32))
+            .map(|(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype))
             .collect();
         let tensors = CustomOpIr::new("cellpatch", &read, &written);
         let kernel = Arc::clone(&self.kernel);
@@ -317,7 +353,12 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> Operation<
             }
         };
         for (promise, tensor) in self.tensors.outputs.iter().zip(written) {
-            debug_assert_eq!(promise.shape, tensor.shape(), "{:?}", self.kernel);
+            debug_assert_eq!(
+                (&promise.shape, promise.dtype),
+                (&tensor.shape(), tensor.dtype),
+                "{:?}",
+                self.kernel
+            );
             handles.register_float_tensor::<CubeBackend<R, F, I, BT>>(&promise.id, tensor);
         }
     }

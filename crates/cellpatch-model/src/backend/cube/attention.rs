@@ -30,9 +30,11 @@ pub(super) fn padded<R: CubeRuntime>(
     PaddedRows::new(&inputs.floats[0].client, n_cells, n, lengths)
 }
 
-/// The call's seed: the first of its integers, if anything is dropped.
-pub(super) fn seed<R: CubeRuntime>(inputs: &CubeInputs<R>) -> Seed {
-    match inputs.integers.first() {
+/// The call's seed: the last of its integers, if anything is dropped.
+///
+/// - n_others: integers in front of it
+pub(super) fn seed<R: CubeRuntime>(inputs: &CubeInputs<R>, n_others: usize) -> Seed {
+    match inputs.integers.get(n_others) {
         Some(halves) => Seed::on_device(halves.handle.clone()),
         None => Seed::new(&inputs.floats[0].client, 0),
     }
@@ -68,7 +70,7 @@ impl Call {
             n_cells,
             width,
             queries_are_shared: n_query_cells != n_cells,
-            seed: seed(inputs),
+            seed: seed(inputs, 0),
         }
     }
 
@@ -83,6 +85,7 @@ impl Call {
             query_rows: &self.query_rows,
             keys,
             values,
+            genes: None,
             key_rows: &self.key_rows,
             dropout: spec.dropout,
             seed: &self.seed,

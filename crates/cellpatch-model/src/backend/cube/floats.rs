@@ -5,13 +5,14 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cellpatch_gpu::memory::Floats;
 
-/// A tensor's floats, which must have 32 bits.
+/// A tensor's floats.
 pub(super) fn floats<R: CubeRuntime>(tensor: &CubeTensor<R>) -> Floats {
-    Floats { handle: tensor.handle.clone(), storage: DType::F32.into() }
+    Floats { handle: tensor.handle.clone(), storage: tensor.dtype.into() }
 }
 
 /// Floats as a tensor, on the device of another.
 pub(super) fn tensor<R: CubeRuntime>(other: &CubeTensor<R>, floats: Floats, shape: Shape) -> CubeTensor<R> {
     let CubeTensor { client, device, .. } = other;
-    CubeTensor::new_contiguous(client.clone(), device.clone(), shape, floats.handle, DType::F32)
+    let dtype = DType::from(floats.storage.elem_type());
+    CubeTensor::new_contiguous(client.clone(), device.clone(), shape, floats.handle, dtype)
 }

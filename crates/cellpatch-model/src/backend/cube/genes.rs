@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
-use cellpatch_gpu::genes::{SlotIndex, gather_rows, sum_by_row};
+use cellpatch_gpu::genes::{BatchGenes, SlotIndex, gather_rows, sum_by_row};
 use cellpatch_kernels::block::PaddedRows;
 use cellpatch_kernels::genes::GeneIndex;
 
@@ -49,6 +49,31 @@ impl Tokens {
     }
 }
 
+/// The genes that a block reads.
+#[derive(Debug)]
+pub(super) struct GenesRead {
+    pub(super) tokens: Tokens,
+    pub(super) genes: OnceLock<Arc<BatchGenes>>,
+}
+
+impl GenesRead {
+    /// The batch's genes, found once for forward and backward pass.
+    ///
+    /// - inputs: with the tokens' tensor as the first of their integers
+    pub(super) fn genes<R: CubeRuntime>(
+        &self,
+        inputs: &CubeInputs<R>,
+        lengths: Option<&GeneLengths>,
+        capacity: usize,
+    ) -> Arc<BatchGenes> {
+        let genes = self.genes.get_or_init(|| {
+            let index = self.tokens.index(&inputs.integers[0], lengths, capacity);
+            Arc::new(BatchGenes::new(&inputs.floats[0].client, &index, capacity))
+        });
+        Arc::clone(genes)
+    }
+}
+
 /// Rows of the gene table, by tokens: its one integer tensor, [cells, genes].
 ///
 /// Burn's own gradient adds the slots of a batch one after the other, in as many threads as a row has columns.
@@ -82,8 +107,13 @@ impl<R: CubeRuntime> CubeKernel<R> for CubeEmbedding {
     fn forward(&self, inputs: &CubeInputs<R>, keep: bool) -> Vec<CubeTensor<R>> {
         let table = &inputs.floats[0];
         let [capacity, d] = inputs.dims(0);
-        let rows =
-            gather_rows(&table.client, &floats(table), capacity, d, &inputs.integers[0].handle, self.n());
+        let rows = gather_rows(
+            &table.client,
+            (&floats(table), capacity),
+            d,
+            (&inputs.integers[0].handle, self.n()),
+            None,
+        );
         if keep && self.tokens.host.is_some() {
             // While the device is busy with what was queued before: nothing waits for the order yet.
             self.index(inputs);
@@ -100,7 +130,9 @@ impl<R: CubeRuntime> CubeKernel<R> for CubeEmbedding {
     ) -> Vec<CubeTensor<R>> {
         let table = &inputs.floats[0];
         let [_, d] = inputs.dims(0);
-        let for_table = sum_by_row(&table.client, self.index(inputs), &floats(&gradient), self.n(), d);
+        let gradient = floats(&gradient);
+        let for_table =
+            sum_by_row(&table.client, self.index(inputs), &gradient, self.n(), d, gradient.storage);
         vec![tensor(table, for_table, table.shape())]
     }
 }

@@ -197,27 +197,6 @@ fn the_model_is_that_of_plain_operations_with_every_gradient() {
     }
 }
 
-/// The host's tokens are others than the device's here: had the device been asked, its tokens had got the gradient.
-#[test]
-fn gradients_are_summed_by_the_tokens_that_the_host_knows() {
-    if !device_is_there() {
-        return;
-    }
-    let device = Default::default();
-    let table = Tensor::<Learning, 2>::random([9, 32], Distribution::Default, &device).require_grad();
-    let tensor = Tensor::<Learning, 2, Int>::from_ints([[3, 7, 3], [0, 0, 7]], &device).into_primitive();
-    let host = |tokens: [u32; 6]| Some(tokens.as_slice().into());
-    let of_gene = |host| {
-        let operation = ModelOperation::EmbedGenes { genes: Genes { tensor: tensor.clone(), host } };
-        let rows = Learning::fused(&operation, [primitive(table.clone())]).unwrap();
-        let gradients = crate::operation::tensor::<Learning, 3>(rows).sum().backward();
-        numbers(table.grad(&gradients).unwrap()).into_iter().step_by(32).collect::<Vec<f32>>()
-    };
-    assert_eq!(of_gene(None), [2.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 2.0, 0.0]);
-    assert_eq!(of_gene(host([3, 7, 3, 0, 0, 7])), of_gene(None));
-    assert_eq!(of_gene(host([1, 1, 1, 1, 1, 8])), [0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
-}
-
 #[test]
 fn a_step_of_adam_is_that_of_plain_operations() {
     if !device_is_there() {
