@@ -23,7 +23,7 @@
 //! Everything is generic over a [`ModelBackend`]: a Burn backend that may answer the model's operations with kernels of
 //! its own, with hand-written backward passes and dropout inside. The CPU ([`burn::backend::Flex`]), wgpu and CUDA have them;
 //! elsewhere plain operations do, which are also what the kernels are tested against. [`set_precision`] has a card's kernels store
-//! what lies inside blocks in 16 bits.
+//! what lies inside blocks in 16 bits, and [`TrainingMemory`] estimates what training takes.
 //!
 //! # Weights
 //!
@@ -66,6 +66,7 @@ pub mod input;
 pub mod lengths;
 mod linear;
 pub mod loss;
+pub mod memory;
 pub mod model;
 pub mod operation;
 pub mod precision;
@@ -80,6 +81,7 @@ pub use error::{Error, ErrorCategory, Result};
 pub use input::{GeneTargets, GeneValues, pad_values};
 pub use lengths::GeneLengths;
 pub use loss::masked_squared_error;
+pub use memory::{Computation, PassShape, TrainingMemory};
 pub use model::{AttentionScores, CellPatch, DecoderScores};
 pub use precision::{Precision, precision, set_precision, with_precision};
 pub use tokens::GeneTokens;
