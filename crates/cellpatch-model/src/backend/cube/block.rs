@@ -1,5 +1,7 @@
 //! A whole attention block.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -89,7 +91,7 @@ struct Call {
 enum Memory {
     Own,
     Rows(Floats),
-    Genes { genes: BatchGenes, embeddings: Floats, expression: Floats, slope: Floats },
+    Genes { genes: Arc<BatchGenes>, embeddings: Floats, expression: Floats, slope: Floats },
 }
 
 impl CubeBlock {
@@ -110,7 +112,7 @@ impl CubeBlock {
                 let [table, expression, slope, shift] =
                     [TABLE, VALUES, SLOPE, SHIFT].map(|index| floats(&inputs.floats[index]));
                 let [capacity, _] = inputs.dims(TABLE);
-                let genes = read.genes(inputs, self.spec.key_lengths.as_ref(), capacity).clone();
+                let genes = read.genes(inputs, self.spec.key_lengths.as_ref(), capacity);
                 let embeddings = genes.gather(&inputs.floats[0].client, &table, embedding_dim, &shift);
                 (Memory::Genes { genes, embeddings, expression, slope }, rows(read.tokens.n_genes))
             }

@@ -53,7 +53,7 @@ impl Tokens {
 #[derive(Debug)]
 pub(super) struct GenesRead {
     pub(super) tokens: Tokens,
-    pub(super) genes: OnceLock<BatchGenes>,
+    pub(super) genes: OnceLock<Arc<BatchGenes>>,
 }
 
 impl GenesRead {
@@ -65,11 +65,12 @@ impl GenesRead {
         inputs: &CubeInputs<R>,
         lengths: Option<&GeneLengths>,
         capacity: usize,
-    ) -> &BatchGenes {
-        self.genes.get_or_init(|| {
+    ) -> Arc<BatchGenes> {
+        let genes = self.genes.get_or_init(|| {
             let index = self.tokens.index(&inputs.integers[0], lengths, capacity);
-            BatchGenes::new(&inputs.floats[0].client, &index, capacity)
-        })
+            Arc::new(BatchGenes::new(&inputs.floats[0].client, &index, capacity))
+        });
+        Arc::clone(genes)
     }
 }
 
