@@ -41,6 +41,7 @@ use std::error::Error;
 #[cfg(feature = "models")]
 use std::path::PathBuf;
 
+use cellpatch_kernels::allocator;
 #[cfg(feature = "models")]
 use clap::Args;
 use clap::{Parser, Subcommand};
@@ -110,8 +111,13 @@ struct Steps {
 }
 
 fn main() -> Result<()> {
-    cellpatch_kernels::allocator::keep_large_blocks();
-    match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    // As the commands that they measure.
+    match command {
+        Command::ShardSubject(_) => allocator::keep_little(),
+        _ => allocator::keep_large_blocks(),
+    }
+    match command {
         #[cfg(feature = "models")]
         Command::Compare(options) => compare::run(&options),
         #[cfg(feature = "models")]

@@ -45,6 +45,7 @@ mod weights;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use cellpatch_kernels::allocator;
 use clap::Parser as _;
 
 use crate::arguments::{Annotate, Arguments, Command};
@@ -57,7 +58,6 @@ pub fn run<A>(arguments: impl IntoIterator<Item = A>) -> ExitCode
 where
     A: Into<OsString> + Clone,
 {
-    cellpatch_kernels::allocator::keep_large_blocks();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -66,6 +66,11 @@ where
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    match arguments.command {
+        // They promise a memory, which blocks that are kept when they are given back would exceed.
+        Command::Shard(_) | Command::Merge(_) => allocator::keep_little(),
+        _ => allocator::keep_large_blocks(),
+    }
     let terminal = Terminal { quiet: arguments.output.quiet, json: arguments.output.json };
     let result = match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(&terminal, *arguments),

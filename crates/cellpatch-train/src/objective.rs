@@ -84,7 +84,7 @@ pub struct PretrainingMemory {
 }
 
 impl PretrainingMemory {
-    /// Of a pretraining on a backend, in the [`precision`] of this process.
+    /// Of a pretraining on a backend, in the [`precision()`] of this process.
     ///
     /// - n_genes: of the vocabulary; no cell has more
     pub fn new<B: ModelBackend>(config: &PretrainingConfig, n_genes: usize) -> Self {
