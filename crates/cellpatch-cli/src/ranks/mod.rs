@@ -130,7 +130,9 @@ impl Rank {
             join_timeout: self.join_timeout,
         };
         let met = if rank == 0 {
-            terminal.note(&format!("waiting for {} other processes at {}", world_size - 1, self.rendezvous));
+            let others =
+                if world_size == 2 { "rank 1".to_owned() } else { format!("ranks 1 to {}", world_size - 1) };
+            terminal.note(&format!("rank 0 waits for {others} at {}", self.rendezvous));
             let waiting = Waiting {
                 give_up: &|| is_interrupted().then(|| "interrupted".to_owned()),
                 warn: &|message| terminal.warn(message),
@@ -145,7 +147,7 @@ impl Rank {
             }
             error => cellpatch_train::Error::from(error).into(),
         })?;
-        terminal.note(&format!("rank {rank} of {world_size} processes"));
+        terminal.note(&format!("all {world_size} processes are here"));
         Ok(met)
     }
 }
