@@ -324,7 +324,8 @@ impl Codes {
                 // The last codes of a page need not fill a part.
                 None => {
                     padded.fill(0);
-                    padded[..packed.len()].copy_from_slice(packed);
+                    let room = padded.get_mut(..packed.len()).ok_or("codes are too wide")?;
+                    room.copy_from_slice(packed);
                     padded.get(..part_bytes).ok_or("codes are too wide")?
                 }
             };
@@ -397,4 +398,19 @@ fn read_varint(bytes: &mut &[u8]) -> Result<u64, String> {
 fn read_zigzag(bytes: &mut &[u8]) -> Result<u32, String> {
     let number = read_varint(bytes)?;
     Ok((number >> 1) as u32 ^ ((number & 1) as u32).wrapping_neg())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_wider_than_any_number_are_refused() {
+        let codes = Codes { dictionary: vec![7] };
+        // Eight packed codes of 255 bits.
+        let mut page = vec![255, 0b11];
+        page.extend([0; 255]);
+        let refused = codes.decode(Encoding::RLE_DICTIONARY, &page, 8, &mut Vec::new());
+        assert_eq!(refused.unwrap_err(), "codes are too wide");
+    }
 }
