@@ -144,6 +144,12 @@ pub enum Error {
         /// Features of these cells.
         found: usize,
     },
+    /// A graph that cannot be divided into groups: weights that are no numbers, say.
+    #[error("this graph of neighbours cannot be divided into groups: {reason}")]
+    UnusableGraph {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file could not be written.
     #[error("could not {action} {}", path.display())]
     Io {

@@ -1,15 +1,13 @@
 //! Groups of cells by how they hang together (Traag, Waltman and van Eck 2019).
 
-mod network;
-mod phases;
 #[cfg(test)]
 mod tests;
 
-use self::network::Network;
-use self::phases::{Price, move_nodes, numbered, refine};
+use single_clustering::community_search::leiden::{LeidenConfig, ObjectiveKind, leiden};
+use single_clustering::network::CSRNetwork;
+
 use crate::error::{Error, Result};
 use crate::graph::NeighborGraph;
-use crate::noise::Noise;
 
 /// What makes groups good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,7 +45,6 @@ impl Default for LeidenOptions {
 pub struct Leiden {
     labels: Vec<usize>,
     quality: f64,
-    n_passes: usize,
 }
 
 impl Leiden {
@@ -56,7 +53,8 @@ impl Leiden {
     /// One thread does it all: the groups depend on the graph and the seed alone.
     ///
     /// # Errors
-    /// [`Error::BadOption`] for a resolution that is not above 0, no passes, or more cells than can be numbered.
+    /// [`Error::BadOption`] for a resolution that is not above 0, no passes, or more cells than can be numbered;
+    /// [`Error::UnusableGraph`] where a weight is no finite number.
     pub fn fit(graph: &NeighborGraph, options: &LeidenOptions) -> Result<Self> {
         let &LeidenOptions { quality, resolution, most_passes, seed } = options;
         if !(resolution.is_finite() && resolution > 0.0) {
@@ -69,28 +67,21 @@ impl Leiden {
         if u32::try_from(n_cells).is_err() {
             return Err(Error::bad_option("n_cells", n_cells, "less than 4,294,967,296"));
         }
-        let degrees = graph.degrees();
-        let (sizes, price) = match quality {
-            // Without links there is nothing to share out.
-            Quality::Modularity => {
-                let total = degrees.iter().sum::<f64>();
-                (degrees, Price(resolution / total.max(f64::MIN_POSITIVE)))
-            }
-            Quality::ConstantPotts => (vec![1.0; n_cells], Price(resolution)),
+        let objective = match quality {
+            Quality::Modularity => ObjectiveKind::Rb { resolution },
+            Quality::ConstantPotts => ObjectiveKind::Cpm { resolution },
         };
-        let network = Network::of(graph, sizes);
-        let mut noise = Noise::new(seed);
-        let mut groups: Vec<u32> = (0..n_cells as u32).collect();
-        let mut n_passes = 0;
-        while n_passes < most_passes {
-            n_passes += 1;
-            if !pass(&network, price, &mut groups, &mut noise) {
-                break;
-            }
-        }
-        let labels = largest_first(&groups);
+        let config = LeidenConfig {
+            objective,
+            seed: Some(seed),
+            n_iterations: most_passes,
+            ..LeidenConfig::default()
+        };
+        let groups = network(graph).and_then(|network| leiden(&network, &config));
+        let groups = groups.map_err(|error| Error::UnusableGraph { reason: error.to_string() })?;
+        let labels = largest_first(groups.labels(), groups.n_clusters());
         let quality = Self::quality_of(graph, &labels, options)?;
-        Ok(Self { labels, quality, n_passes })
+        Ok(Self { labels, quality })
     }
 
     /// The group of each cell, `[n_cells]`, numbered from the largest down.
@@ -106,11 +97,6 @@ impl Leiden {
     /// The quality of the groups, see [`Leiden::quality_of`].
     pub fn quality(&self) -> f64 {
         self.quality
-    }
-
-    /// Passes over the graph before it ended, the last of which may have changed nothing.
-    pub fn n_passes(&self) -> usize {
-        self.n_passes
     }
 
     /// The quality of any groups of a graph's cells, `[n_cells]` group numbers.
@@ -146,46 +132,33 @@ impl Leiden {
     }
 }
 
-/// One pass: nodes move, groups are refined and become the nodes of a smaller network, as often as that changes anything
-/// (Traag et al. 2019, algorithm A.2). Says whether the cells are grouped otherwise than before.
-fn pass(cells: &Network, price: Price, groups: &mut Vec<u32>, noise: &mut Noise) -> bool {
-    let mut network = cells.clone();
-    // The node that each cell is in, and the group that each node is in.
-    let mut nodes: Vec<u32> = (0..cells.n_nodes() as u32).collect();
-    let mut of_nodes = numbered(groups).0;
-    let mut has_changed = false;
-    loop {
-        has_changed |= move_nodes(&network, price, &mut of_nodes, noise);
-        let (parts, n_parts) = refine(&network, price, &of_nodes, noise);
-        if n_parts == network.n_nodes() {
-            break;
+/// The links of a graph's cells, each cell counting for one.
+fn network(graph: &NeighborGraph) -> single_clustering::Result<CSRNetwork> {
+    let n_cells = graph.n_cells();
+    let (mut starts, mut targets, mut weights) = (vec![0], Vec::new(), Vec::new());
+    for cell in 0..n_cells {
+        for (near, weight) in graph.of_cell(cell).filter(|(near, _)| *near != cell) {
+            targets.push(near as u32);
+            weights.push(weight);
         }
-        network = network.united(&parts, n_parts);
-        let mut of_parts = vec![0; n_parts];
-        for (&part, &group) in parts.iter().zip(&of_nodes) {
-            of_parts[part as usize] = group;
-        }
-        of_nodes = numbered(&of_parts).0;
-        for node in &mut nodes {
-            *node = parts[*node as usize];
-        }
+        starts.push(targets.len());
     }
-    *groups = nodes.into_iter().map(|node| of_nodes[node as usize]).collect();
-    has_changed
+    CSRNetwork::from_csr_parts(starts, targets, weights, None)
 }
 
-/// Groups numbered from the largest down, of equal ones the one of the first cell first.
-fn largest_first(groups: &[u32]) -> Vec<usize> {
-    let (groups, n_groups) = numbered(groups);
+/// Groups numbered from the largest down, of equal ones the one of the first cell first; `groups` are below `n_groups`.
+fn largest_first(groups: &[usize], n_groups: usize) -> Vec<usize> {
     let mut counts = vec![0_usize; n_groups];
-    for &group in &groups {
-        counts[group as usize] += 1;
+    let mut first = vec![usize::MAX; n_groups];
+    for (cell, &group) in groups.iter().enumerate() {
+        counts[group] += 1;
+        first[group] = first[group].min(cell);
     }
     let mut order: Vec<usize> = (0..n_groups).collect();
-    order.sort_by_key(|&group| std::cmp::Reverse(counts[group]));
+    order.sort_by_key(|&group| (std::cmp::Reverse(counts[group]), first[group]));
     let mut numbers = vec![0; n_groups];
     for (number, group) in order.into_iter().enumerate() {
         numbers[group] = number;
     }
-    groups.into_iter().map(|group| numbers[group as usize]).collect()
+    groups.iter().map(|&group| numbers[group]).collect()
 }
