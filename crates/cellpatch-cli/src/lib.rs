@@ -36,6 +36,7 @@ mod pretrain;
 mod ranks;
 mod report;
 mod runs;
+mod settings;
 mod shard;
 mod sources;
 mod spatial;

@@ -21,10 +21,11 @@ use crate::device::{DeviceChoice, on_device};
 use crate::failure::{Category, Failure};
 use crate::inputs::{self, Input};
 use crate::interrupt;
-use crate::options::{PretrainOptions, overlay, read_config};
+use crate::options::PretrainOptions;
 use crate::ranks::{self, Rank};
 use crate::report::{self, Summary};
 use crate::runs;
+use crate::settings;
 use crate::sources;
 use crate::terminal::{Progress, Terminal};
 
@@ -66,24 +67,16 @@ impl Start {
     ) -> Result<Self, Failure> {
         let keys = pretrain_keys();
         let writes = rank.as_ref().is_none_or(|rank| rank.rank == 0);
-        let mut options = arguments.options.clone();
-        if let Some(path) = &arguments.config {
-            let (file, warnings) = read_config(path, &keys)?;
-            warnings.iter().for_each(|warning| terminal.warn(warning));
-            options = overlay(&options, &file)?;
-        }
+        let mut options =
+            settings::with_file(terminal, &arguments.options, arguments.config.as_deref(), &keys)?;
         if arguments.resume {
-            let path = match &arguments.run_dir {
-                Some(path) => path.clone(),
-                None => runs::newest("pretrain")?,
-            };
+            let path = runs::resumed("pretrain", arguments.run_dir.as_deref())?;
             let run = if writes { Some(Arc::new(RunDirectory::open(&path)?)) } else { None };
-            let (stored, _) = read_config(&path.join(RunDirectory::CONFIG), &keys)?;
-            let options = overlay(&options, &stored)?;
+            let options = settings::with_run(&options, &path, &keys)?;
             return Ok(Self { config: options.pretraining()?, options, folder: Some(path), run, rank });
         }
         if options.data.data.is_none() {
-            options = overlay(&options, &builtin::options()?)?;
+            options = settings::overlay(&options, &builtin::options()?)?;
         }
         let config = options.pretraining()?;
         if let Some(paths) = &options.data.data {
@@ -94,9 +87,7 @@ impl Start {
         }
         let path = arguments.run_dir.clone().unwrap_or_else(|| runs::next("pretrain"));
         let run = RunDirectory::create(&path)?;
-        let text =
-            toml::to_string(&options).map_err(|error| Failure::new(Category::Usage, error.to_string()))?;
-        run.write(&run.config(), text.as_bytes())?;
+        settings::write(&run, &options)?;
         Ok(Self { options, config, folder: Some(path), run: Some(Arc::new(run)), rank })
     }
 

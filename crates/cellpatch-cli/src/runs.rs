@@ -24,8 +24,12 @@ pub(crate) fn next(kind: &str) -> PathBuf {
     Path::new(RUNS).join(format!("{kind}-{}", newest + 1))
 }
 
-/// The newest run directory of a kind.
-pub(crate) fn newest(kind: &str) -> Result<PathBuf, Failure> {
+/// The run directory to go on with: the one that was named, or the newest of a kind.
+pub(crate) fn resumed(kind: &str, named: Option<&Path>) -> Result<PathBuf, Failure> {
+    named.map_or_else(|| newest(kind), |path| Ok(path.to_path_buf()))
+}
+
+fn newest(kind: &str) -> Result<PathBuf, Failure> {
     all(kind).pop().map(|(_, path)| path).ok_or_else(|| {
         Failure::new(Category::Usage, format!("there is no run in {RUNS}/ to go on with"))
             .with_help("name it with --run-dir FOLDER")

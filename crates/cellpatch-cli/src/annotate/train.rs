@@ -25,8 +25,8 @@ use crate::failure::{Category, Failure};
 use crate::inputs;
 use crate::interrupt;
 use crate::model::NamedModel;
-use crate::options::{overlay, read_config};
 use crate::runs;
+use crate::settings;
 use crate::sources;
 use crate::terminal::{Progress, Terminal};
 
@@ -52,20 +52,11 @@ fn prepare(
     arguments: &AnnotateTrainArguments,
 ) -> Result<(TrainOptions, Arc<RunDirectory>), Failure> {
     let keys = annotate_train_keys();
-    let mut options = arguments.options.clone();
-    if let Some(path) = &arguments.config {
-        let (file, warnings) = read_config(path, &keys)?;
-        warnings.iter().for_each(|warning| terminal.warn(warning));
-        options = overlay(&options, &file)?;
-    }
+    let options = settings::with_file(terminal, &arguments.options, arguments.config.as_deref(), &keys)?;
     if arguments.resume {
-        let path = match &arguments.run_dir {
-            Some(path) => path.clone(),
-            None => runs::newest("annotate")?,
-        };
+        let path = runs::resumed("annotate", arguments.run_dir.as_deref())?;
         let run = RunDirectory::open(&path)?;
-        let (stored, _) = read_config(&run.config(), &keys)?;
-        return Ok((overlay(&options, &stored)?, Arc::new(run)));
+        return Ok((settings::with_run(&options, &path, &keys)?, Arc::new(run)));
     }
     // What can be wrong without reading any cell is found before a folder is made.
     Files::find(&options)?;
@@ -73,8 +64,7 @@ fn prepare(
     options.annotation(options.model()?, 2, 0)?;
     let path = arguments.run_dir.clone().unwrap_or_else(|| runs::next("annotate"));
     let run = RunDirectory::create(&path)?;
-    let text = toml::to_string(&options).map_err(|error| usage(error.to_string()))?;
-    run.write(&run.config(), text.as_bytes())?;
+    settings::write(&run, &options)?;
     Ok((options, Arc::new(run)))
 }
 
@@ -344,8 +334,7 @@ impl Job<'_> {
             return Ok(Arc::new(RunDirectory::open(&path)?));
         }
         let run = RunDirectory::create(&path)?;
-        let text = toml::to_string(self.options).map_err(|error| usage(error.to_string()))?;
-        run.write(&run.config(), text.as_bytes())?;
+        settings::write(&run, self.options)?;
         Ok(Arc::new(run))
     }
 

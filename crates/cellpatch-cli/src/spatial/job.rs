@@ -15,14 +15,13 @@ use super::options::SpatialOptions;
 use super::scores::Results;
 use super::slice::{LoadedSlice, PatchStart, SliceAndTokens};
 use super::{output, report};
-use crate::annotate::usage;
 use crate::arguments::{SpatialArguments, spatial_keys};
 use crate::device::{DeviceChoice, on_device};
 use crate::failure::{Category, Failure};
 use crate::interrupt;
 use crate::model::NamedModel;
-use crate::options::{overlay, read_config};
 use crate::runs;
+use crate::settings;
 use crate::terminal::{Progress, Terminal};
 
 /// Finds domains on one or more slices.
@@ -40,20 +39,11 @@ fn prepare(
     arguments: &SpatialArguments,
 ) -> Result<(SpatialOptions, Arc<RunDirectory>), Failure> {
     let keys = spatial_keys();
-    let mut options = arguments.options.clone();
-    if let Some(path) = &arguments.config {
-        let (file, warnings) = read_config(path, &keys)?;
-        warnings.iter().for_each(|warning| terminal.warn(warning));
-        options = overlay(&options, &file)?;
-    }
+    let options = settings::with_file(terminal, &arguments.options, arguments.config.as_deref(), &keys)?;
     if arguments.resume {
-        let path = match &arguments.run_dir {
-            Some(path) => path.clone(),
-            None => runs::newest("spatial")?,
-        };
+        let path = runs::resumed("spatial", arguments.run_dir.as_deref())?;
         let run = RunDirectory::open(&path)?;
-        let (stored, _) = read_config(&run.config(), &keys)?;
-        let options = overlay(&options, &stored)?;
+        let options = settings::with_run(&options, &path, &keys)?;
         output::check(&options)?;
         return Ok((options, Arc::new(run)));
     }
@@ -61,13 +51,8 @@ fn prepare(
     output::check(&options)?;
     let path = arguments.run_dir.clone().unwrap_or_else(|| runs::next("spatial"));
     let run = RunDirectory::create(&path)?;
-    write_config(&run, &options)?;
+    settings::write(&run, &options)?;
     Ok((options, Arc::new(run)))
-}
-
-fn write_config(run: &RunDirectory, options: &SpatialOptions) -> Result<(), Failure> {
-    let text = toml::to_string(options).map_err(|error| usage(error.to_string()))?;
-    Ok(run.write(&run.config(), text.as_bytes())?)
 }
 
 /// Slices with everything that is to be done with them, before the backend is known.
@@ -191,7 +176,7 @@ impl<'a> Job<'a> {
             return Ok(Arc::new(RunDirectory::open(&path)?));
         }
         let run = RunDirectory::create(&path)?;
-        write_config(&run, self.options)?;
+        settings::write(&run, self.options)?;
         Ok(Arc::new(run))
     }
 
