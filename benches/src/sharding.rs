@@ -17,6 +17,8 @@ use crate::turns::{Side, take_turns};
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/scanpy/shard.py");
 const N_THREADS: &str = "2";
+/// Of a whole transcriptome.
+const N_GENES: usize = 30_000;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -29,7 +31,7 @@ pub(crate) struct Options {
     /// Cells of the file that both shard; it has 30,000 genes, about 1,500 of them seen in a cell.
     #[arg(long, default_value_t = 20_000)]
     cells: usize,
-    /// Cells of the files, of 2,000 genes, on which memory is compared.
+    /// Cells of the files, as those that both shard, on which memory is compared.
     #[arg(long, value_delimiter = ',', default_values_t = [20_000, 100_000, 500_000])]
     memory_cells: Vec<usize>,
     /// A folder with `.h5ad` files that both shard, one after the other.
@@ -147,7 +149,7 @@ fn ours() -> Result<Command> {
 }
 
 fn synthetic(options: &Options, folder: &Path) -> Result<String> {
-    let (cells, n_seen) = make(folder, options.cells, 30_000)?;
+    let (cells, n_seen) = make(folder, options.cells, N_GENES)?;
     let title = format!(
         "{} synthetic cells of 30,000 genes, a median of {n_seen} of them seen in a cell, a file of {:.0} MB:\n\n",
         options.cells,
@@ -223,19 +225,20 @@ fn memory(options: &Options, folder: &Path) -> Result<String> {
     let mut seen = String::new();
     for &n_cells in &options.memory_cells {
         let cells;
-        (cells, seen) = make(folder, n_cells, 2_000)?;
-        let peak = |max_memory: &str| -> Result<f64> {
+        (cells, seen) = make(folder, n_cells, N_GENES)?;
+        let peak = |max_memory: &str| -> Result<String> {
             let mut command = ours()?;
             command.args(["--max-memory", max_memory]);
             let mut process = with_paths(command, std::slice::from_ref(&cells), folder)?;
-            process.seconds()?;
-            Ok(process.peak_bytes()? / 1e6)
+            let seconds = process.seconds()?;
+            Ok(format!("{:.0} | {seconds:.1}", process.peak_bytes()? / 1e6))
         };
-        writeln!(rows, "| {n_cells} | {:.0} | {:.0} | {:.0} |", peak("32")?, peak("64")?, peak("256")?)?;
+        writeln!(rows, "| {n_cells} | {} | {} | {} |", peak("32")?, peak("64")?, peak("256")?)?;
         std::fs::remove_file(&cells)?;
     }
     Ok(format!(
-        "Peak memory of `shard`, MB, on cells of 2,000 genes (of which {seen} are seen in a cell):\n\n\
-         | cells | `--max-memory 32M` | `--max-memory 64M` | `--max-memory 256M` |\n|---:|---:|---:|---:|\n{rows}"
+        "Peak memory of `shard`, MB, on cells of {N_GENES} genes (of which {seen} are seen in a cell), and its seconds:\n\n\
+         | cells | `--max-memory 32M` | seconds | `--max-memory 64M` | seconds | `--max-memory 256M` | seconds |\n\
+         |---:|---:|---:|---:|---:|---:|---:|\n{rows}"
     ))
 }

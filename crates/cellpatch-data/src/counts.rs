@@ -1,5 +1,14 @@
 //! Blocks of cells in compressed sparse rows.
 
+/// The whole number nearest to a value from 0 to 2^23; anything else gives one that is no number's, or not below 2^23.
+///
+/// Without a branch and without the checks of a conversion, so that compilers take several at a time.
+pub(crate) fn nearest_whole(value: f32) -> u32 {
+    // Added to a power of two, the fraction is what does not fit.
+    const SHIFT: f32 = 8_388_608.0;
+    (value + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits())
+}
+
 /// Consecutive cells of one matrix in CSR form, with the columns of the file they came from.
 ///
 /// Columns ascend within a cell, every value is finite and not zero, and duplicate entries of the file are summed.
@@ -107,6 +116,25 @@ impl CountBlock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers_are_told_from_others() {
+        let is_whole = |value: f32| {
+            let whole = nearest_whole(value);
+            whole < 1 << 23 && whole as f32 == value
+        };
+        for value in (0..1 << 23).step_by(997).chain([1, 2, 255, 256, 65_535, 65_536, (1 << 23) - 1]) {
+            assert_eq!(nearest_whole(value as f32), value);
+            assert!(is_whole(value as f32));
+        }
+        let others = [0.5, 1e-6, 7.999_999_5, 65_535.5, -1.0, -0.25, 8_388_608.0, 3e9, f32::MAX, f32::MIN];
+        assert!(
+            others
+                .into_iter()
+                .chain([f32::NAN, f32::INFINITY, f32::NEG_INFINITY])
+                .all(|value| !is_whole(value))
+        );
+    }
 
     #[test]
     fn unsorted_and_duplicate_entries_become_ascending_sums() {

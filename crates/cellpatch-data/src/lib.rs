@@ -128,8 +128,8 @@ pub use shard::{
     merge_shards, write_shards,
 };
 pub use source::{
-    CellBlocks, CellDescription, CellFormat, CellNames, CellSource, MatrixDescription, cell_inputs,
-    describe_cells, open_cells,
+    BlockReader, CellBlocks, CellDescription, CellFormat, CellNames, CellSource, MatrixDescription,
+    cell_inputs, describe_cells, open_cells,
 };
 pub use split::Split;
 pub use table::{

@@ -96,6 +96,12 @@ impl OwnChunks {
             if this.chunks.get(index).is_none_or(|chunk| chunk.offset[0] != index * chunk_rows) {
                 return Err(format!("the values at row {} are not stored", index * chunk_rows));
             }
+            if piece.len() == chunk_rows
+                && let Some(place) = T::place(element, piece)
+            {
+                this.decode_into(source, index, size, place)?;
+                return T::check(element, piece).map(|()| None);
+            }
             let bytes = this.decode(source, index, size)?;
             T::decode(element, &bytes[range], piece)?;
             // Where the chunk goes on, so will the next read.
@@ -115,9 +121,26 @@ impl OwnChunks {
         Ok(self.last.as_ref().map_or(&[], |(_, bytes)| bytes.as_slice()))
     }
 
-    fn decode(&self, source: &FileSource, index: usize, element_size: usize) -> Result<Vec<u8>, String> {
+    fn stored(&self, source: &FileSource, index: usize) -> Result<(&StoredChunk, Vec<u8>), String> {
         let chunk = &self.chunks[index];
         let stored = source.read_exact_at(chunk.address, chunk.size).map_err(|error| error.to_string())?;
+        Ok((chunk, stored))
+    }
+
+    /// Decodes a chunk to its own place.
+    fn decode_into(
+        &self,
+        source: &FileSource,
+        index: usize,
+        element_size: usize,
+        place: &mut [u8],
+    ) -> Result<(), String> {
+        let (chunk, stored) = self.stored(source, index)?;
+        filters::decode_into(stored, &self.filters, chunk.skipped, element_size, place)
+    }
+
+    fn decode(&self, source: &FileSource, index: usize, element_size: usize) -> Result<Vec<u8>, String> {
+        let (chunk, stored) = self.stored(source, index)?;
         filters::decode(stored, &self.filters, chunk.skipped, element_size, self.chunk_bytes)
     }
 }

@@ -135,42 +135,99 @@ pub(crate) fn to_integer(element: &Element, bytes: &[u8]) -> Result<Vec<i64>, St
 pub(crate) trait Number: Copy + Default + Send + 'static {
     /// Decodes as many elements as `numbers` has room for.
     fn decode(element: &Element, bytes: &[u8], numbers: &mut [Self]) -> Result<(), String>;
+
+    /// Where the bytes of elements go that are these numbers as they are; [`check`](Self::check) must follow.
+    fn place<'a>(element: &Element, numbers: &'a mut [Self]) -> Option<&'a mut [u8]>;
+
+    /// Refuses numbers that were placed and cannot be.
+    fn check(element: &Element, numbers: &[Self]) -> Result<(), String>;
+}
+
+/// Decodes elements of `N` bytes each.
+fn decode_each<T, const N: usize>(bytes: &[u8], numbers: &mut [T], mut decode: impl FnMut([u8; N]) -> T) {
+    for (number, &bytes) in numbers.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *number = decode(bytes);
+    }
+}
+
+fn refuse_column(value: i64) -> String {
+    format!("it holds column {value}")
 }
 
 /// Positions: whole numbers from 0 on.
 impl Number for u32 {
     fn decode(element: &Element, bytes: &[u8], numbers: &mut [Self]) -> Result<(), String> {
-        let refuse = |value: i64| format!("it holds column {value}");
-        if let Element::Integer { size: 4, signed, big_endian: false } = *element {
-            let mut bits = 0;
-            for (number, &bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *number = Self::from_le_bytes(bytes);
-                bits |= *number;
+        if let Element::Integer { size: 4, big_endian: false, .. } = *element {
+            decode_each(bytes, numbers, Self::from_le_bytes);
+            return Self::check(element, numbers);
+        }
+        // What scipy and others write where there are many entries.
+        if let Element::Integer { size: 8, big_endian: false, .. } = *element {
+            let mut high = 0;
+            decode_each(bytes, numbers, |bytes| {
+                let value = u64::from_le_bytes(bytes);
+                high |= value >> 32;
+                value as Self
+            });
+            if high == 0 {
+                return Ok(());
             }
-            let is_negative = |number: &&Self| signed && **number >> 31 != 0;
-            return match (bits >> 31 != 0).then(|| numbers.iter().find(is_negative)).flatten() {
-                Some(&negative) => Err(refuse(i64::from(negative as i32))),
-                None => Ok(()),
-            };
         }
         for (number, value) in numbers.iter_mut().zip(to_integer(element, bytes)?) {
-            *number = Self::try_from(value).map_err(|_| refuse(value))?;
+            *number = Self::try_from(value).map_err(|_| refuse_column(value))?;
         }
         Ok(())
+    }
+
+    fn place<'a>(element: &Element, numbers: &'a mut [Self]) -> Option<&'a mut [u8]> {
+        let as_they_are = matches!(element, Element::Integer { size: 4, big_endian: false, .. });
+        (as_they_are && cfg!(target_endian = "little")).then(|| bytemuck::cast_slice_mut(numbers))
+    }
+
+    fn check(element: &Element, numbers: &[Self]) -> Result<(), String> {
+        let signed = matches!(element, Element::Integer { signed: true, .. });
+        let bits = numbers.iter().fold(0, |bits, &number| bits | number);
+        let is_negative = |number: &&Self| **number >> 31 != 0;
+        match (signed && bits >> 31 != 0).then(|| numbers.iter().find(is_negative)).flatten() {
+            Some(&negative) => Err(refuse_column(i64::from(negative as i32))),
+            None => Ok(()),
+        }
     }
 }
 
 impl Number for f32 {
     fn decode(element: &Element, bytes: &[u8], numbers: &mut [Self]) -> Result<(), String> {
         if let Element::Float { size: 4, big_endian: false } = *element {
-            for (number, &bytes) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *number = Self::from_le_bytes(bytes);
-            }
+            decode_each(bytes, numbers, Self::from_le_bytes);
             return Ok(());
         }
-        for (number, value) in numbers.iter_mut().zip(to_f64(element, bytes)?) {
-            *number = value as Self;
+        match *element {
+            Element::Float { size: 8, big_endian: false } => {
+                decode_each(bytes, numbers, |bytes| f64::from_le_bytes(bytes) as Self);
+            }
+            Element::Integer { size: 4, signed: true, big_endian: false } => {
+                decode_each(bytes, numbers, |bytes| i32::from_le_bytes(bytes) as Self);
+            }
+            Element::Integer { size: 8, signed: true, big_endian: false } => {
+                // By way of doubles, as everything else.
+                decode_each(bytes, numbers, |bytes| i64::from_le_bytes(bytes) as f64 as Self);
+            }
+            _ => {
+                for (number, value) in numbers.iter_mut().zip(to_f64(element, bytes)?) {
+                    *number = value as Self;
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn place<'a>(element: &Element, numbers: &'a mut [Self]) -> Option<&'a mut [u8]> {
+        let as_they_are = matches!(element, Element::Float { size: 4, big_endian: false });
+        (as_they_are && cfg!(target_endian = "little")).then(|| bytemuck::cast_slice_mut(numbers))
+    }
+
+    /// Any is a number; which make sense is the matrix's to say.
+    fn check(_: &Element, _: &[Self]) -> Result<(), String> {
         Ok(())
     }
 }
@@ -192,6 +249,8 @@ pub(crate) fn to_strings(element: &Element, bytes: &[u8]) -> Result<Vec<String>,
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -208,6 +267,52 @@ mod tests {
         assert_eq!(to_f64(&float(4, true), &2.25f32.to_be_bytes()).unwrap(), [2.25]);
         assert_eq!(to_f64(&Element::Boolean, &[0, 1]).unwrap(), [0.0, 1.0]);
         assert!(to_integer(&float(4, false), &[0; 4]).is_err());
+    }
+
+    /// Every type of numbers.
+    fn numeric() -> impl Iterator<Item = Element> {
+        let integers = [1, 2, 4, 8].into_iter().flat_map(|size| {
+            [(false, false), (false, true), (true, false), (true, true)]
+                .map(|(signed, big_endian)| Element::Integer { size, signed, big_endian })
+        });
+        let floats = [2, 4, 8]
+            .into_iter()
+            .flat_map(|size| [false, true].map(|big_endian| Element::Float { size, big_endian }));
+        integers.chain(floats)
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_of_a_matrix_are_those_of_the_general_way(
+            bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..160),
+        ) {
+            for element in numeric() {
+                let count = bytes.len() / element.size();
+                let bytes = &bytes[..count * element.size()];
+                let (mut values, mut columns) = (vec![0f32; count], vec![0u32; count]);
+                f32::decode(&element, bytes, &mut values).unwrap();
+                let expected = to_f64(&element, bytes).unwrap();
+                prop_assert!(
+                    values.iter().zip(&expected).all(|(&found, &value)| found.to_bits() == (value as f32).to_bits()
+                        || found.is_nan() && value.is_nan()),
+                    "{element:?} {values:?} {expected:?}"
+                );
+                let found = u32::decode(&element, bytes, &mut columns).map(|()| columns.clone());
+                let expected = to_integer(&element, bytes)
+                    .and_then(|values| values.into_iter().map(|value| u32::try_from(value).map_err(|_| refuse_column(value))).collect());
+                prop_assert_eq!(&found, &expected, "{:?}", element);
+                if let Some(place) = u32::place(&element, &mut columns) {
+                    place.copy_from_slice(bytes);
+                    prop_assert_eq!(u32::check(&element, &columns).map(|()| columns), expected);
+                }
+                let decoded = values.clone();
+                if let Some(place) = f32::place(&element, &mut values) {
+                    place.copy_from_slice(bytes);
+                    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                    prop_assert_eq!(bits(&values), bits(&decoded));
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::reader::EntryReader;
 use crate::counts::CountBlock;
 use crate::error::{Error, Result};
 use crate::matrix::{BlockCheck, ENTRY_BYTES, Entries, Entry, Regrouped, Sample, ValueKind};
+use crate::source::BlockReader;
 use crate::tenx::KeptFeatures;
 
 /// Entries that are looked at to tell what the values are.
@@ -215,6 +216,8 @@ impl MarketBlocks {
         Ok(())
     }
 }
+
+impl BlockReader for MarketBlocks {}
 
 impl Iterator for MarketBlocks {
     type Item = Result<CountBlock>;

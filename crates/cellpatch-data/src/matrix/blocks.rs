@@ -1,10 +1,13 @@
 //! A matrix as blocks of consecutive cells, in bounded memory.
 
+use std::ops::Range;
+
 use super::regroup::{ColumnEntries, Regrouped};
 use super::{BlockCheck, Matrix, Parts, Sparse, ValueKind};
 use crate::counts::CountBlock;
 use crate::error::Result;
 use crate::h5::{Array, to_f64};
+use crate::source::BlockReader;
 
 /// Entries of a sparse matrix decoded at a time.
 pub(super) const PIECE: usize = 1 << 17;
@@ -24,6 +27,8 @@ pub struct CountBlocks {
     offsets: Option<Offsets>,
     /// A column-compressed matrix regrouped by rows, once the first block was asked for.
     columnar: Option<Regrouped>,
+    /// A block that is done with.
+    spare: CountBlock,
 }
 
 impl std::fmt::Debug for CountBlocks {
@@ -53,7 +58,16 @@ impl CountBlocks {
             n_genes: matrix.n_genes,
             expected,
         };
-        Ok(Self { matrix, max_block_bytes, check, next_row: 0, end_row, offsets, columnar: None })
+        Ok(Self {
+            matrix,
+            max_block_bytes,
+            check,
+            next_row: 0,
+            end_row,
+            offsets,
+            columnar: None,
+            spare: CountBlock::default(),
+        })
     }
 
     /// How many cells the matrix has.
@@ -83,7 +97,9 @@ impl CountBlocks {
                     .offsets
                     .as_mut()
                     .ok_or_else(|| sparse.indptr.invalid("its offsets were not read"))?;
-                (first_row, sparse_rows(sparse, offsets, first_row, self.end_row, self.max_block_bytes)?)
+                let spare = std::mem::take(&mut self.spare);
+                let rows = first_row..self.end_row;
+                (first_row, sparse_rows(sparse, offsets, rows, self.max_block_bytes, spare)?)
             }
             Parts::Columns(sparse) => {
                 if self.columnar.is_none() {
@@ -101,6 +117,12 @@ impl CountBlocks {
         self.check.check(&block)?;
         self.next_row = first_row + block.n_cells();
         Ok(block)
+    }
+}
+
+impl BlockReader for CountBlocks {
+    fn reuse(&mut self, block: CountBlock) {
+        self.spare = block;
     }
 }
 
@@ -148,17 +170,22 @@ fn dense_rows(array: &mut dyn Array, first: usize, end: usize, max_bytes: usize)
 }
 
 /// Rows of a row-compressed matrix as stored: maybe unsorted, with duplicates and zeros.
+///
+/// - `block`: whose memory is used
 fn sparse_rows(
     sparse: &mut Sparse,
     offsets: &mut Offsets,
-    first: usize,
-    end: usize,
+    rows: Range<usize>,
     max_bytes: usize,
+    mut block: CountBlock,
 ) -> Result<CountBlock> {
+    let first = rows.start;
     let start = offsets.at(sparse, first)?;
-    let mut block = CountBlock { first_row: first, offsets: vec![0], ..CountBlock::default() };
+    block.first_row = first;
+    block.offsets.clear();
+    block.offsets.push(0);
     let mut stop = start;
-    for row in first..end {
+    for row in rows {
         let next = offsets.at(sparse, row + 1)?;
         if next < stop {
             return Err(sparse.indptr.invalid("it changed while it was read"));
@@ -171,8 +198,8 @@ fn sparse_rows(
         stop = next;
         block.offsets.push(stop - start);
     }
-    block.columns = vec![0; stop - start];
-    block.values = vec![0.0; stop - start];
+    block.columns.resize(stop - start, 0);
+    block.values.resize(stop - start, 0.0);
     sparse.indices.read_positions(start, &mut block.columns)?;
     sparse.data.read_values(start, &mut block.values)?;
     Ok(block)

@@ -129,7 +129,10 @@ impl Sample {
         self.values(values());
         if values().next().is_some() {
             self.sums.push(values().sum());
-            self.sums_before_log.push(values().map(f64::exp_m1).sum());
+            // Beyond that they are no logarithms, and nobody asks.
+            if self.maximum < MAX_LOG {
+                self.sums_before_log.push(values().map(f64::exp_m1).sum());
+            }
         }
     }
 

@@ -49,6 +49,19 @@ impl CellAssembler {
                 }
             }
         }
+        self.normalize();
+    }
+
+    /// The same of columns whose tokens ascend with them.
+    pub(super) fn assemble_ascending(&mut self, columns: &[u32], values: &[f32], tokens: &AscendingTokens) {
+        self.genes.clear();
+        self.counts.clear();
+        let add = |total, value| total + f64::from(value);
+        self.total_counts = tokens.append(columns, values, &mut self.genes, &mut self.counts, add);
+        self.normalize();
+    }
+
+    fn normalize(&mut self) {
         if self.normalize_first {
             let counts = std::mem::take(&mut self.counts);
             normalize(&counts, self.total_counts as f32, &mut self.counts);
@@ -86,23 +99,37 @@ impl AscendingTokens {
         known.is_sorted_by(|a, b| a < b).then_some(Self(tokens))
     }
 
-    /// Appends a cell of counts as [`CellAssembler`] would.
-    pub(super) fn append(&self, columns: &[u32], values: &[u16], piece: &mut Piece) {
+    /// Appends a cell of counts to a piece as [`CellAssembler`] would.
+    pub(super) fn append_counts(&self, columns: &[u32], values: &[u16], piece: &mut Piece) {
         let Counts::U16(counts) = &mut piece.counts else { return };
         let start = piece.genes.len();
-        let genes = &mut piece.genes;
+        let add = |total: u64, count| total + u64::from(count);
+        let total = self.append(columns, values, &mut piece.genes, counts, add);
+        piece.n_genes.push((piece.genes.len() - start) as u32);
+        piece.total_counts.push(total as f64);
+    }
+
+    /// Appends the tokens and values of a cell, and says the total, to which `add` adds a value.
+    fn append<T: Copy + Default, S: Copy + Default>(
+        &self,
+        columns: &[u32],
+        values: &[T],
+        genes: &mut Vec<u32>,
+        counts: &mut Vec<T>,
+        add: impl Fn(S, T) -> S,
+    ) -> S {
+        let start = genes.len();
         genes.resize(start + columns.len(), 0);
-        counts.resize(start + columns.len(), 0);
-        let (mut end, mut total) = (start, 0u64);
+        counts.resize(start + columns.len(), T::default());
+        let (mut end, mut total) = (start, S::default());
         for (&column, &value) in columns.iter().zip(values) {
             let token = self.0.get(column as usize).copied().unwrap_or(Self::FILTERED);
             (genes[end], counts[end]) = (token, value);
             end += usize::from(token != Self::FILTERED && token != Self::UNKNOWN);
-            total += if token == Self::FILTERED { 0 } else { u64::from(value) };
+            total = if token == Self::FILTERED { total } else { add(total, value) };
         }
         genes.truncate(end);
         counts.truncate(end);
-        piece.n_genes.push((end - start) as u32);
-        piece.total_counts.push(total as f64);
+        total
     }
 }

@@ -29,8 +29,8 @@ const ENCODED_BYTES: f64 = 2.0;
 const ENCODER_BYTES: f64 = (4 << 20) as f64;
 /// Row groups encoded at a time, however little memory there is: one for each of two cores, and one that is written.
 const MIN_AHEAD: usize = 3;
-/// Where the second pass notes how far it is.
-const SPILL_FILE: &str = "spill.json";
+/// Where the second pass notes how far it is. Another name than that of programs whose buckets were laid out otherwise.
+const SPILL_FILE: &str = "buckets.json";
 
 /// The second half of making a set.
 pub(super) struct Assembly<'a> {
@@ -210,7 +210,7 @@ impl Assembly<'_> {
             .collect();
         let sources = plan.sources.iter().map(|source| source.name.as_str());
         let group_bytes = self.options.row_group_cells as f64 * genes_a_cell(&plan.sources) * ENCODED_BYTES;
-        let n_ahead = (self.options.max_memory / 4) as f64 / (group_bytes + ENCODER_BYTES);
+        let n_ahead = (self.options.max_memory / 8) as f64 / (group_bytes + ENCODER_BYTES);
         let n_ahead = (n_ahead as usize).max(MIN_AHEAD);
         CellEncoder::new(plan.values, self.options.row_group_cells, n_ahead, sources, &columns)
             .map_err(|error| write_error(self.folder.work(), error))
@@ -339,7 +339,7 @@ fn encoded_name(index: usize) -> String {
     format!("encoded-{index:05}.json")
 }
 
-/// So many buckets that one takes a quarter of the memory.
+/// So many buckets that one would take a quarter of the memory as plain numbers; packed, it takes about a third of that.
 fn n_buckets(sources: &[SourceEntry], n_cells: u64, layout: SpillLayout, max_memory: usize) -> usize {
     let cell_bytes =
         layout.cell_bytes(TYPICAL_ID_BYTES) as f64 + genes_a_cell(sources) * layout.gene_bytes() as f64;

@@ -8,7 +8,7 @@ use super::{
     spill::{NO_LABEL, SpilledCell},
 };
 use crate::{
-    GeneVocabulary, Labels,
+    CellBlocks, CountBlock, GeneVocabulary, Labels,
     error::Result,
     random::{Purpose, stream},
 };
@@ -166,5 +166,26 @@ pub(super) fn one_ahead<T: Send>(
             }
         });
         receiver.into_iter().try_for_each(&mut take)
+    })
+}
+
+/// The same of blocks of cells, which are read into those that were taken.
+pub(super) fn blocks_ahead(
+    mut blocks: CellBlocks,
+    mut take: impl FnMut(&CountBlock) -> Result<()>,
+) -> Result<()> {
+    let (give_back, taken) = mpsc::channel();
+    let blocks = std::iter::from_fn(move || {
+        if let Ok(block) = taken.try_recv() {
+            blocks.reuse(block);
+        }
+        blocks.next()
+    });
+    one_ahead(blocks, |block| {
+        let block = block?;
+        take(&block)?;
+        // Nobody wants it once the last is read.
+        let _ = give_back.send(block);
+        Ok(())
     })
 }

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 
 use super::{ShardOptions, ShardProgress, ShardSet, writer::write_sources};
 use crate::{
-    CellBlocks, CellFormat, CellSource, CountBlock, Gene, Labels, MatrixInfo, MatrixStorage, QualityFilter,
-    Result, ValueKind,
+    BlockReader, CellBlocks, CellFormat, CellSource, CountBlock, Gene, Labels, MatrixInfo, MatrixStorage,
+    QualityFilter, Result, ValueKind,
     random::{Purpose, stream},
 };
 
@@ -135,9 +135,21 @@ impl CellSource for MemorySource {
                 Ok(block)
             })
             .collect();
-        Ok(Box::new(blocks.into_iter()))
+        Ok(Box::new(FixtureBlocks(blocks.into_iter())))
     }
 }
+
+struct FixtureBlocks(std::vec::IntoIter<Result<CountBlock>>);
+
+impl Iterator for FixtureBlocks {
+    type Item = Result<CountBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+}
+
+impl BlockReader for FixtureBlocks {}
 
 /// No quality control, small row groups, donors kept.
 pub(crate) fn options() -> ShardOptions {

@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use super::{
     assembler::{AscendingTokens, CellAssembler},
+    narrow,
     piece::{Counts, OrderedCells, Piece},
     spill::NO_LABEL,
     survey::{ColumnFate, Survey},
 };
-use crate::{CountBlock, error::Result, source::CellNames};
+use crate::{CellSource, CountBlock, MatrixStorage, error::Result, source::CellNames};
 
+/// What an entry takes, most of the time.
+const ENTRY_BYTES: usize = 2;
 /// What a cell takes besides its genes: its place in the order, its name, its row.
 const CELL_BYTES: usize = 64;
 
@@ -26,7 +29,7 @@ struct KeptBlock {
     rows: Vec<u32>,
     /// One more than there are cells.
     starts: Vec<Start>,
-    /// How many columns are passed over before that of each entry; [`WIDE`] stands for the next of `wide_gaps`.
+    /// How many columns are passed over before that of each entry.
     gaps: Vec<u8>,
     wide_gaps: Vec<u32>,
     values: Values,
@@ -42,18 +45,21 @@ struct Start {
 
 #[derive(Debug, Clone)]
 enum Values {
-    /// [`WIDE`] stands for the next of `wide`.
-    Counts {
-        narrow: Vec<u8>,
-        wide: Vec<u16>,
-    },
+    Counts { narrow: Vec<u8>, wide: Vec<u16> },
     Fractions(Vec<f32>),
 }
 
-/// A number that does not fit in a byte.
-const WIDE: u8 = u8::MAX;
-
 impl KeptCells {
+    /// About what all cells of a source would take; of a dense matrix, whose zeros nobody has counted, the least.
+    pub(super) fn expected_bytes(source: &dyn CellSource) -> usize {
+        // What is wrong with a matrix is said when it is read.
+        let n_entries = source.matrix_info().map_or(0, |info| match info.storage {
+            MatrixStorage::Dense => 0,
+            _ => info.n_stored,
+        });
+        n_entries.saturating_mul(ENTRY_BYTES).saturating_add(source.n_cells().saturating_mul(CELL_BYTES))
+    }
+
     /// Takes those cells of a block that are `kept`; `None` if all together exceed `max_bytes`.
     pub(super) fn push(mut self, block: &CountBlock, kept: &[bool], max_bytes: usize) -> Option<Self> {
         let n_entries: usize =
@@ -92,34 +98,18 @@ impl KeptCells {
 impl Values {
     fn push(&mut self, values: &[f32]) {
         if let Self::Counts { narrow, wide } = self {
-            let is_count = |value: f32| f32::from(value as i32 as u16) == value;
-            if values.iter().fold(true, |all, &value| all & is_count(value)) {
-                let start = narrow.len();
-                narrow.extend(values.iter().map(|&value| (value as i32).min(i32::from(WIDE)) as u8));
-                if narrow[start..].contains(&WIDE) {
-                    let all = narrow[start..].iter().zip(values).filter(|&(&byte, _)| byte == WIDE);
-                    wide.extend(all.map(|(_, &value)| value as i32 as u16));
-                }
+            if narrow::are_counts(values) {
+                narrow::push_counts(values, narrow, wide);
                 return;
             }
             let (mut fractions, mut counts) = (Vec::new(), Vec::new());
-            unpack_counts(narrow, wide, &mut counts);
+            narrow::extend_by_counts(narrow, wide.iter().copied(), &mut counts);
             fractions.extend(counts.into_iter().map(f32::from));
             *self = Self::Fractions(fractions);
         }
         if let Self::Fractions(fractions) = self {
             fractions.extend_from_slice(values);
         }
-    }
-}
-
-/// Replaces `counts` by those packed.
-fn unpack_counts(narrow: &[u8], wide: &[u16], counts: &mut Vec<u16>) {
-    counts.clear();
-    counts.extend(narrow.iter().map(|&count| u16::from(count)));
-    if !wide.is_empty() {
-        let places = counts.iter_mut().filter(|count| **count == u16::from(WIDE));
-        places.zip(wide).for_each(|(place, &count)| *place = count);
     }
 }
 
@@ -139,16 +129,7 @@ impl KeptBlock {
 
     /// - `columns`: ascending
     fn push(&mut self, row: u32, columns: &[u32], values: &[f32]) {
-        let passed = |(&before, &column): (&u32, &u32)| column - before - 1;
-        let next = columns.get(1..).unwrap_or_default();
-        let narrow = |gap: u32| gap.min(u32::from(WIDE)) as u8;
-        let start = self.gaps.len();
-        self.gaps.extend(columns.first().map(|&first| narrow(first)));
-        self.gaps.extend(columns.iter().zip(next).map(|pair| narrow(passed(pair))));
-        if self.gaps[start..].contains(&WIDE) {
-            let all = columns.first().copied().into_iter().chain(columns.iter().zip(next).map(passed));
-            self.wide_gaps.extend(all.filter(|&gap| gap >= u32::from(WIDE)));
-        }
+        narrow::push_gaps(columns, &mut self.gaps, &mut self.wide_gaps);
         self.values.push(values);
         self.rows.push(row);
         let n_wide = if let Values::Counts { wide, .. } = &self.values { wide.len() } else { 0 };
@@ -170,14 +151,8 @@ impl KeptBlock {
 
     fn columns(&self, cell: usize) -> impl Iterator<Item = u32> {
         let (start, end) = (self.starts[cell], self.starts[cell + 1]);
-        let mut wide = self.wide_gaps[start.wide_gap as usize..end.wide_gap as usize].iter();
-        let mut next = 0;
-        self.gaps[start.entry as usize..end.entry as usize].iter().map(move |&gap| {
-            let gap = if gap == WIDE { wide.next().copied().unwrap_or(0) } else { u32::from(gap) };
-            let column = next + gap;
-            next = column + 1;
-            column
-        })
+        let wide = self.wide_gaps[start.wide_gap as usize..end.wide_gap as usize].iter().copied();
+        narrow::numbers(&self.gaps[start.entry as usize..end.entry as usize], wide)
     }
 
     /// Replaces `counts` by those of a cell; `false` where they are fractions.
@@ -185,7 +160,9 @@ impl KeptBlock {
         let (start, end) = (self.starts[cell], self.starts[cell + 1]);
         let Values::Counts { narrow, wide } = &self.values else { return false };
         let wide = &wide[start.wide_count as usize..end.wide_count as usize];
-        unpack_counts(&narrow[start.entry as usize..end.entry as usize], wide, counts);
+        counts.clear();
+        let narrow = &narrow[start.entry as usize..end.entry as usize];
+        narrow::extend_by_counts(narrow, wide.iter().copied(), counts);
         true
     }
 
@@ -324,7 +301,7 @@ impl OrderedCells for HeldCells<'_> {
             columns.extend(block.columns(cell));
             match (&held.ascending, &piece.counts) {
                 (Some(tokens), Counts::U16(_)) if block.counts(cell, &mut counts) => {
-                    tokens.append(&columns, &counts, piece);
+                    tokens.append_counts(&columns, &counts, piece);
                 }
                 _ => {
                     block.values(cell, &mut values);

@@ -31,6 +31,7 @@ mod kept;
 mod lists;
 mod manifest;
 mod merge;
+mod narrow;
 mod options;
 mod pages;
 mod part;

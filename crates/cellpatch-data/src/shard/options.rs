@@ -28,8 +28,8 @@ pub struct ShardOptions {
     pub part: Option<ShardPart>,
     /// Cells a row group of the Parquet files.
     pub row_group_cells: usize,
-    /// Bytes of cells in memory at any time, about. It also sets the size of the files: a quarter of this, before
-    /// compression.
+    /// Bytes of cells in memory at any time, about. It also sets the size of the files: a quarter of this as plain numbers,
+    /// before they are encoded.
     pub max_memory: usize,
     /// Tokens of known genes. Without one, every gene gets a new token.
     pub vocabulary: Option<GeneVocabulary>,

@@ -256,12 +256,13 @@ fn pack(numbers: &[u32; PART], width: u8, bytes: &mut Vec<u8>) {
     macro_rules! by_width {
         ($($width:literal)*) => {
             match width {
+                8 => bytes.extend_from_slice(&numbers.map(|number| number as u8)),
                 $($width => pack_to::<$width>(numbers, bytes),)*
                 _ => {}
             }
         };
     }
-    by_width!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32);
+    by_width!(1 2 3 4 5 6 7 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32);
 }
 
 fn pack_to<const WIDTH: usize>(numbers: &[u32; PART], bytes: &mut Vec<u8>) {
@@ -273,7 +274,7 @@ fn pack_to<const WIDTH: usize>(numbers: &[u32; PART], bytes: &mut Vec<u8>) {
             words[word + 1] |= number >> (32 - bit);
         }
     }
-    words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+    bytes.extend_from_slice(words.map(u32::to_le_bytes).as_flattened());
 }
 
 #[cfg(test)]

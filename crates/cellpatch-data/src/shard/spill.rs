@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     balance::KeyRanges,
+    narrow,
     piece::{Counts, OrderedCells, Piece},
 };
 use crate::error::{Error, Result};
 
-/// Bytes of a record's fixed head: key, source, row, genes, total, length of the name.
-const HEAD_BYTES: usize = 8 + 4 + 4 + 4 + 8 + 4;
+/// Bytes of a record's fixed head: key, source, row, total, length of the name, genes, wide gaps between them, wide counts.
+const HEAD_BYTES: usize = 8 + 4 + 4 + 8 + 4 * 4;
 /// Stands for "no label".
 pub(super) const NO_LABEL: u32 = u32::MAX;
 
@@ -42,23 +43,19 @@ pub(super) struct SpilledCell<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SpillLayout {
     pub(super) n_labels: usize,
-    /// Two bytes a count instead of four; every count must be a whole number up to 65,535.
+    /// Whether every count is a whole number up to 65,535: most then take a byte instead of four.
     pub(super) counts_u16: bool,
 }
 
 impl SpillLayout {
-    /// Bytes a gene of a cell takes.
+    /// Bytes a gene of a cell takes once it is a number again.
     pub(super) fn gene_bytes(self) -> usize {
-        4 + self.count_bytes()
+        4 + if self.counts_u16 { 2 } else { 4 }
     }
 
     /// Bytes a cell takes besides its genes, given the length of its name.
     pub(super) fn cell_bytes(self, id_bytes: usize) -> usize {
         HEAD_BYTES + id_bytes + 4 * self.n_labels
-    }
-
-    fn count_bytes(self) -> usize {
-        if self.counts_u16 { 2 } else { 4 }
     }
 }
 
@@ -80,6 +77,42 @@ pub(super) struct Buckets {
     buffer_bytes: usize,
     written: Vec<u64>,
     crcs: Vec<Crc>,
+    packed: PackedCell,
+}
+
+/// The genes and counts of a cell as they are in a bucket.
+#[derive(Debug, Default)]
+struct PackedCell {
+    gaps: Vec<u8>,
+    wide_gaps: Vec<u32>,
+    counts: Vec<u8>,
+    wide_counts: Vec<u16>,
+}
+
+impl PackedCell {
+    fn pack(&mut self, cell: &SpilledCell<'_>, layout: SpillLayout) {
+        let Self { gaps, wide_gaps, counts, wide_counts } = self;
+        gaps.clear();
+        wide_gaps.clear();
+        counts.clear();
+        wide_counts.clear();
+        narrow::push_gaps(cell.genes, gaps, wide_gaps);
+        match layout.counts_u16 {
+            true => narrow::push_counts(cell.counts, counts, wide_counts),
+            false => counts.extend(cell.counts.iter().flat_map(|count| count.to_le_bytes())),
+        }
+    }
+
+    fn n_bytes(&self) -> usize {
+        self.gaps.len() + 4 * self.wide_gaps.len() + self.counts.len() + 2 * self.wide_counts.len()
+    }
+
+    fn append_to(&self, buffer: &mut Vec<u8>) {
+        buffer.extend_from_slice(&self.gaps);
+        self.wide_gaps.iter().for_each(|gap| buffer.extend_from_slice(&gap.to_le_bytes()));
+        buffer.extend_from_slice(&self.counts);
+        self.wide_counts.iter().for_each(|count| buffer.extend_from_slice(&count.to_le_bytes()));
+    }
 }
 
 impl Buckets {
@@ -112,6 +145,7 @@ impl Buckets {
             buffer_bytes: (memory / n_buckets).clamp(16 << 10, 4 << 20),
             written: vec![0; n_buckets],
             crcs: std::iter::repeat_with(Crc::new).take(n_buckets).collect(),
+            packed: PackedCell::default(),
         }
     }
 
@@ -150,8 +184,8 @@ impl Buckets {
     /// Adds a cell to the bucket of its key.
     pub(super) fn push(&mut self, cell: &SpilledCell<'_>) -> Result<()> {
         let bucket = self.ranges.position(cell.key);
-        let n_bytes =
-            self.layout.cell_bytes(cell.cell_id.len()) + self.layout.gene_bytes() * cell.genes.len();
+        self.packed.pack(cell, self.layout);
+        let n_bytes = self.layout.cell_bytes(cell.cell_id.len()) + self.packed.n_bytes();
         if self.buffers[bucket].len() + n_bytes > self.buffer_bytes {
             self.flush(bucket)?;
         }
@@ -161,20 +195,14 @@ impl Buckets {
         buffer.extend_from_slice(&cell.key.to_le_bytes());
         buffer.extend_from_slice(&cell.source.to_le_bytes());
         buffer.extend_from_slice(&cell.row.to_le_bytes());
-        buffer.extend_from_slice(&(cell.genes.len() as u32).to_le_bytes());
         buffer.extend_from_slice(&cell.total_counts.to_le_bytes());
-        buffer.extend_from_slice(&(cell.cell_id.len() as u32).to_le_bytes());
-        buffer.extend_from_slice(cell.cell_id.as_bytes());
-        cell.labels
-            .iter()
-            .chain(cell.genes)
-            .for_each(|number| buffer.extend_from_slice(&number.to_le_bytes()));
-        match self.layout.counts_u16 {
-            true => {
-                cell.counts.iter().for_each(|&count| buffer.extend_from_slice(&(count as u16).to_le_bytes()))
-            }
-            false => cell.counts.iter().for_each(|&count| buffer.extend_from_slice(&count.to_le_bytes())),
+        let PackedCell { gaps, wide_gaps, wide_counts, .. } = &self.packed;
+        for length in [cell.cell_id.len(), gaps.len(), wide_gaps.len(), wide_counts.len()] {
+            buffer.extend_from_slice(&(length as u32).to_le_bytes());
         }
+        buffer.extend_from_slice(cell.cell_id.as_bytes());
+        cell.labels.iter().for_each(|label| buffer.extend_from_slice(&label.to_le_bytes()));
+        self.packed.append_to(buffer);
         Ok(())
     }
 
@@ -229,8 +257,10 @@ struct BucketCell<'a> {
     total_counts: f64,
     cell_id: &'a str,
     labels: &'a [u8],
-    genes: &'a [u8],
+    gaps: &'a [u8],
+    wide_gaps: &'a [u8],
     counts: &'a [u8],
+    wide_counts: &'a [u8],
 }
 
 impl Bucket {
@@ -267,14 +297,17 @@ impl Bucket {
         let key = u64::from_le_bytes(*take_array(&mut rest)?);
         let source = u32::from_le_bytes(*take_array(&mut rest)?);
         let row = u32::from_le_bytes(*take_array(&mut rest)?);
-        let n_genes = u32::from_le_bytes(*take_array(&mut rest)?) as usize;
         let total_counts = f64::from_le_bytes(*take_array(&mut rest)?);
-        let id_bytes = u32::from_le_bytes(*take_array(&mut rest)?) as usize;
+        let mut length = || Some(u32::from_le_bytes(*take_array(&mut rest)?) as usize);
+        let [id_bytes, n_genes, n_wide_gaps, n_wide_counts] = [length()?, length()?, length()?, length()?];
         let cell_id = std::str::from_utf8(take(&mut rest, id_bytes)?).ok()?;
         let labels = take(&mut rest, 4 * self.layout.n_labels)?;
-        let genes = take(&mut rest, 4 * n_genes)?;
-        let counts = take(&mut rest, self.layout.count_bytes() * n_genes)?;
-        let cell = BucketCell { source, row, total_counts, cell_id, labels, genes, counts };
+        let gaps = take(&mut rest, n_genes)?;
+        let wide_gaps = take(&mut rest, 4 * n_wide_gaps)?;
+        let counts = take(&mut rest, if self.layout.counts_u16 { n_genes } else { 4 * n_genes })?;
+        let wide_counts = take(&mut rest, 2 * n_wide_counts)?;
+        let cell =
+            BucketCell { source, row, total_counts, cell_id, labels, gaps, wide_gaps, counts, wide_counts };
         Some((key, cell, self.bytes.len() - rest.len()))
     }
 }
@@ -282,14 +315,14 @@ impl Bucket {
 impl OrderedCells for Bucket {
     fn gather(&self, range: std::ops::Range<usize>, piece: &mut Piece) {
         for (_, cell, _) in self.cells[range].iter().filter_map(|&(_, start)| self.record(start)) {
-            let genes = cell.genes.as_chunks::<4>().0;
-            piece.n_genes.push(genes.len() as u32);
-            piece.genes.extend(genes.iter().map(|&bytes| u32::from_le_bytes(bytes)));
+            piece.n_genes.push(cell.gaps.len() as u32);
+            let wide_gaps = cell.wide_gaps.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
+            piece.genes.extend(narrow::numbers(cell.gaps, wide_gaps));
             match &mut piece.counts {
                 Counts::U16(counts) => {
-                    counts.extend(
-                        cell.counts.as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes)),
-                    );
+                    let wide = cell.wide_counts.as_chunks::<2>().0.iter();
+                    let wide = wide.map(|&bytes| u16::from_le_bytes(bytes));
+                    narrow::extend_by_counts(cell.counts, wide, counts);
                 }
                 Counts::F32(counts) => {
                     counts.extend(

@@ -5,13 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    feed::one_ahead, folder::hash_files, kept::KeptCells, manifest::SourceEntry, manifest::StoredValues,
+    feed::blocks_ahead, folder::hash_files, kept::KeptCells, manifest::SourceEntry, manifest::StoredValues,
     options::ShardOptions,
 };
 use crate::{
     CellSource, Gene, GeneVocabulary, QualityPass,
     error::{Error, Result},
-    source::genes_under,
 };
 
 /// Where CELLxGENE marks the one data set, of several with the same cell, that counts it.
@@ -62,42 +61,40 @@ impl Survey {
 
 /// Reads a source once. Its cells come with the numbers if they take at most `keep_bytes`.
 ///
+/// - `n_genes`: the matrix's columns
 /// - `observe_cells` is told how many cells each block had
 pub(super) fn read(
     source: &dyn CellSource,
+    n_genes: usize,
     options: &ShardOptions,
     block_bytes: usize,
     keep_bytes: usize,
     observe_cells: &mut dyn FnMut(usize),
 ) -> Result<(Statistics, Option<KeptCells>)> {
-    let n_genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?.len();
     let secondary = if options.keep_secondary { Vec::new() } else { secondary_cells(source)? };
     let is_primary = |row: usize| !secondary.get(row).is_some_and(|&secondary| secondary);
     let mut pass = QualityPass::new(options.quality, n_genes);
     let mut totals = vec![0f64; n_genes];
     let (mut largest, mut n_values) = (0f32, 0u64);
-    let mut cells = Some(KeptCells::default());
+    let mut cells = (keep_bytes > 0).then(KeptCells::default);
     // Totals say which of the genes that get no token are missed most.
     let needs_totals = !grows(options);
     let files = source.files();
     let checksum = std::thread::scope(|scope| {
         let checksum = scope.spawn(|| hash_files(&files));
-        one_ahead(source.blocks(block_bytes)?, |block| {
-            let block = block?;
-            let kept = pass.observe_where(&block, &is_primary);
+        blocks_ahead(source.blocks(block_bytes)?, |block| {
+            let kept = pass.observe_where(block, &is_primary);
             for (cell, _) in kept.iter().enumerate().filter(|&(_, &kept)| kept) {
                 let (columns, values) = block.cell(cell);
                 n_values += values.len() as u64;
-                largest = values
-                    .iter()
-                    .fold(largest, |largest, &value| if value > largest { value } else { largest });
+                largest = largest_of(values, largest);
                 if needs_totals {
                     for (&column, &value) in columns.iter().zip(values) {
                         totals[column as usize] += f64::from(value);
                     }
                 }
             }
-            cells = cells.take().and_then(|cells| cells.push(&block, kept, keep_bytes));
+            cells = cells.take().and_then(|cells| cells.push(block, kept, keep_bytes));
             observe_cells(block.n_cells());
             Ok(())
         })?;
@@ -118,6 +115,19 @@ pub(super) fn read(
         sha256,
     };
     Ok((statistics, cells))
+}
+
+/// The largest of values and of one before; several at a time, as each comparison waits for the one before it.
+fn largest_of(values: &[f32], before: f32) -> f32 {
+    let larger = |largest: f32, value: f32| if value > largest { value } else { largest };
+    let (eights, rest) = values.as_chunks::<8>();
+    let mut largest = [before; 8];
+    for eight in eights {
+        for (largest, &value) in largest.iter_mut().zip(eight) {
+            *largest = larger(*largest, value);
+        }
+    }
+    largest.into_iter().chain(rest.iter().copied()).fold(before, larger)
 }
 
 /// Whether genes that the vocabulary lacks get tokens.
@@ -158,14 +168,15 @@ impl Statistics {
     /// Gives the kept genes their tokens: those of the vocabulary, and new ones if it may `grow`.
     ///
     /// - `source`: what the numbers are of
+    /// - `genes`: of its columns, by [`genes_under`](crate::source::genes_under)
     pub(super) fn assign(
         self,
         source: &dyn CellSource,
+        genes: &[Gene],
         options: &ShardOptions,
         vocabulary: &mut GeneVocabulary,
     ) -> Result<Survey> {
         let path = source.path();
-        let genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?;
         let kept_cells = flags(&self.kept_cells);
         let kept: Vec<usize> =
             (0..).zip(flags(&self.kept_genes)).filter(|&(_, kept)| kept).map(|(column, _)| column).collect();

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    assembler::CellAssembler,
+    assembler::{AscendingTokens, CellAssembler},
     assembly::Assembly,
-    feed::{Categories, CellPlace, Feed, Plan, SpillTarget, block_bytes, one_ahead, source_names},
+    feed::{Categories, CellPlace, Feed, Plan, SpillTarget, block_bytes, blocks_ahead, source_names},
     folder::{UnfinishedFolder, hash_files},
     job::{InputFile, Job},
     kept::{HeldCells, HeldInput, KeptCells},
@@ -29,7 +29,7 @@ use crate::{
 /// the seed and the order of `inputs`.
 ///
 /// Cells that fit in half of [`ShardOptions::max_memory`] are read once. Of more, inputs are read twice, and besides the result
-/// the folder needs room for all cells uncompressed while this runs. Memory stays at about [`ShardOptions::max_memory`] plus,
+/// the folder needs room for all cells while this runs, about two bytes a count. Memory stays at about [`ShardOptions::max_memory`] plus,
 /// of each cell, a byte, 4 for each label column (8 more while it is read) and 8 for a sample.
 ///
 /// When it fails, it takes back what it has written. When it is killed, the same call goes on with what was finished:
@@ -139,7 +139,7 @@ impl FileFeed<'_> {
     ///
     /// - `all`: the inputs of other parts too: a column must be in one of them
     fn check(&mut self, all: &[PathBuf], options: &ShardOptions) -> Result<usize> {
-        let mut n_cells = 0;
+        let (mut n_cells, mut n_bytes) = (0, 0_usize);
         let mut available: Vec<String> = Vec::new();
         let mut add = |source: &dyn CellSource| {
             for name in source.obs_columns() {
@@ -154,6 +154,7 @@ impl FileFeed<'_> {
             let source = (self.open)(path)?;
             let is_first = self.opened.len() < MAX_OPENED;
             n_cells += source.n_cells();
+            n_bytes = n_bytes.saturating_add(KeptCells::expected_bytes(source.as_ref()));
             if let Some(vocabulary) = &options.vocabulary {
                 let genes = genes_under(source.as_ref(), options.vocabulary.as_ref(), options.mouse)?;
                 survey::check_match(&genes, vocabulary, options.min_match, path)?;
@@ -162,6 +163,10 @@ impl FileFeed<'_> {
             if is_first {
                 self.opened.push(source);
             }
+        }
+        // What will not be kept whole would only take room.
+        if n_bytes > self.keep_bytes {
+            self.keep_bytes = 0;
         }
         for path in all.iter().filter(|path| !self.paths.contains(&path.as_path())) {
             if missing.is_none() {
@@ -214,6 +219,7 @@ impl FileFeed<'_> {
                 progress(ShardProgress { stage: ShardStage::Survey, done, total });
             };
             let survey = self.with_source(index, |source| {
+                let genes = genes_under(source, options.vocabulary.as_ref(), options.mouse)?;
                 let note = format!("survey-{index:05}.json");
                 let (statistics, cells) = match folder.load::<Statistics>(&note) {
                     Some(statistics) => {
@@ -222,12 +228,20 @@ impl FileFeed<'_> {
                     }
                     None => {
                         let block_bytes = block_bytes(options.max_memory);
-                        let read = survey::read(source, options, block_bytes, self.keep_bytes, &mut observe)?;
+                        let keep_bytes = self.keep_bytes;
+                        let read = survey::read(
+                            source,
+                            genes.len(),
+                            options,
+                            block_bytes,
+                            keep_bytes,
+                            &mut observe,
+                        )?;
                         folder.save(&note, &read.0)?;
                         read
                     }
                 };
-                Ok(Survey { cells, ..statistics.assign(source, options, &mut vocabulary)? })
+                Ok(Survey { cells, ..statistics.assign(source, &genes, options, &mut vocabulary)? })
             });
             let mut survey = survey?;
             survey.entry.name.clone_from(&self.names[index]);
@@ -314,6 +328,7 @@ impl Feed for FileFeed<'_> {
             let mut names = source.cell_names()?;
             let labels = label_codes(source, target.columns, categories)?;
             let mut cells = CellAssembler::new(survey.must_be_normalized(target.values));
+            let ascending = AscendingTokens::of(&survey.columns);
             let (mut codes, mut name_row) = (Vec::with_capacity(labels.len()), 0);
             let mut spill_row = |row: usize, columns: &[u32], values: &[f32]| {
                 if !survey.keeps(row) {
@@ -321,7 +336,13 @@ impl Feed for FileFeed<'_> {
                 }
                 let name = names.nth(row - name_row).transpose()?;
                 name_row = row + 1;
-                cells.assemble(columns.iter().copied().zip(values.iter().copied()), &survey.columns);
+                match &ascending {
+                    Some(tokens) => cells.assemble_ascending(columns, values, tokens),
+                    None => {
+                        let entries = columns.iter().copied().zip(values.iter().copied());
+                        cells.assemble(entries, &survey.columns);
+                    }
+                }
                 codes.clear();
                 codes.extend(labels.iter().map(|codes| codes.get(row).copied().unwrap_or(NO_LABEL)));
                 let place = CellPlace { source: self.positions[input], row: row as u32 };
@@ -341,8 +362,7 @@ impl Feed for FileFeed<'_> {
                 observe(survey.kept_cells.len());
                 return Ok(());
             }
-            one_ahead(source.blocks(target.block_bytes)?, |block| {
-                let block = block?;
+            blocks_ahead(source.blocks(target.block_bytes)?, |block| {
                 for cell in 0..block.n_cells() {
                     let (columns, values) = block.cell(cell);
                     spill_row(block.first_row + cell, columns, values)?;

@@ -22,7 +22,13 @@ use format::Opened;
 pub type CellNames = Box<dyn Iterator<Item = Result<String>> + Send>;
 
 /// Blocks of consecutive cells; ends after the first error.
-pub type CellBlocks = Box<dyn Iterator<Item = Result<CountBlock>> + Send>;
+pub type CellBlocks = Box<dyn BlockReader>;
+
+/// What reads blocks of cells.
+pub trait BlockReader: Iterator<Item = Result<CountBlock>> + Send {
+    /// Takes back a block that is done with, so that a later one need not ask for its memory again.
+    fn reuse(&mut self, _block: CountBlock) {}
+}
 
 /// A matrix of cells with the names of its genes and cells, in whatever file it is. It can be read more than once.
 pub trait CellSource: Send {

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{CellBlocks, CellFormat, CellSource, accept};
+use super::{BlockReader, CellBlocks, CellFormat, CellSource, accept};
 use crate::anndata::{Labels, MatrixChoice};
+use crate::counts::CountBlock;
 use crate::error::{Error, Result};
-use crate::matrix::{MatrixInfo, ValueKind};
-use crate::tenx::{TenxFile, TenxFolder};
+use crate::matrix::{CountBlocks, MatrixInfo, ValueKind};
+use crate::tenx::{KeptFeatures, TenxFile, TenxFolder};
 use crate::vocabulary::Gene;
 
 /// An `.h5` file of Cell Ranger.
@@ -102,12 +103,31 @@ impl CellSource for TenxFileSource {
 
     fn blocks(&self, max_bytes: usize) -> Result<CellBlocks> {
         let features = self.file.features.clone();
-        let blocks = self.file.blocks(max_bytes, &self.kind)?;
-        Ok(Box::new(blocks.map(move |block| {
-            let mut block = block?;
-            features.apply(&mut block);
-            Ok(block)
-        })))
+        Ok(Box::new(FeatureBlocks { blocks: self.file.blocks(max_bytes, &self.kind)?, features }))
+    }
+}
+
+/// Blocks of those features that are genes.
+struct FeatureBlocks {
+    blocks: CountBlocks,
+    features: KeptFeatures,
+}
+
+impl Iterator for FeatureBlocks {
+    type Item = Result<CountBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let block = self.blocks.next()?;
+        Some(block.map(|mut block| {
+            self.features.apply(&mut block);
+            block
+        }))
+    }
+}
+
+impl BlockReader for FeatureBlocks {
+    fn reuse(&mut self, block: CountBlock) {
+        self.blocks.reuse(block);
     }
 }
 

@@ -7,6 +7,7 @@ mod species;
 mod spreadsheet;
 mod storage;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
@@ -183,7 +184,7 @@ impl GeneVocabulary {
     /// Symbols in other capitals count only while they are the minority of what matched: a file where most would have to
     /// be folded is of another species (mouse writes `Trp53`), not badly typed.
     pub fn match_genes(&self, genes: &[Gene]) -> GeneMatch {
-        self.clone().assign(genes)
+        Self::assign(&mut Cow::Borrowed(self), genes)
     }
 
     /// Finds the tokens of a file's genes and gives new ones to those not in the vocabulary. Known genes take on names they
@@ -194,8 +195,8 @@ impl GeneVocabulary {
     /// # Errors
     /// [`Error::VocabularyFull`] if the new genes exceed the capacity; the vocabulary is then as before.
     pub fn extend(&mut self, genes: &[Gene], path: &Path) -> Result<GeneMatch> {
-        let mut extended = self.clone();
-        let mut matched = extended.assign(genes);
+        let mut extended = Cow::Borrowed(&*self);
+        let mut matched = Self::assign(&mut extended, genes);
         for column in std::mem::take(&mut matched.misses) {
             let gene = &genes[column];
             // Two new columns may be the same gene.
@@ -206,7 +207,7 @@ impl GeneVocabulary {
             }
             matched.new += 1;
             matched.duplicates += usize::from(known.is_some());
-            matched.tokens[column] = Some(known.unwrap_or_else(|| extended.push(gene.clone())));
+            matched.tokens[column] = Some(known.unwrap_or_else(|| extended.to_mut().push(gene.clone())));
         }
         if extended.len() + 1 > self.capacity {
             return Err(Error::VocabularyFull {
@@ -216,37 +217,39 @@ impl GeneVocabulary {
                 capacity: self.capacity,
             });
         }
-        *self = extended;
+        if let Cow::Owned(extended) = extended {
+            *self = extended;
+        }
         Ok(matched)
     }
 
-    /// Matches genes, taking on names as links are found.
-    fn assign(&mut self, genes: &[Gene]) -> GeneMatch {
+    /// Matches genes, taking on names as links are found. What nothing is added to is not copied.
+    fn assign(known: &mut Cow<'_, Self>, genes: &[Gene]) -> GeneMatch {
         let mut hits: Hits = vec![None; genes.len()];
         // One way after the other for the whole file: a column must not claim a token that a later one is surer of.
         for by in [By::Id, By::Symbol, By::Reference] {
             for (hit, gene) in hits.iter_mut().zip(genes).filter(|(hit, _)| hit.is_none()) {
-                if let Some(token) = self.find(gene, by) {
+                if let Some(token) = known.find(gene, by) {
                     *hit = Some((token, by));
-                    self.take_on(token, gene);
+                    Self::take_on(known, token, gene);
                 }
             }
         }
         for by in [By::SharedSymbol, By::FoldedSymbol, By::Alias, By::Date] {
-            self.assign_loosely(genes, by, &mut hits);
+            Self::assign_loosely(known, genes, by, &mut hits);
         }
-        self.summary(genes, &hits)
+        known.summary(genes, &hits)
     }
 
     /// Matches what is left in a less certain way: only to genes the file has not named yet, as a file with both spellings
     /// means two genes, and only if fewer genes match so than match for certain.
-    fn assign_loosely(&mut self, genes: &[Gene], by: By, hits: &mut Hits) {
+    fn assign_loosely(known: &mut Cow<'_, Self>, genes: &[Gene], by: By, hits: &mut Hits) {
         let taken: HashSet<GeneToken> = hits.iter().flatten().map(|&(token, _)| token).collect();
         let loose: Vec<(usize, GeneToken)> = genes
             .iter()
             .enumerate()
             .filter(|&(column, _)| hits[column].is_none())
-            .filter_map(|(column, gene)| Some((column, self.find(gene, by)?)))
+            .filter_map(|(column, gene)| Some((column, known.find(gene, by)?)))
             .filter(|(_, token)| !taken.contains(token))
             .collect();
         if loose.len() >= taken.len() {
@@ -254,15 +257,18 @@ impl GeneVocabulary {
         }
         for (column, token) in loose {
             // The column before may have given this token another id.
-            if self.is_compatible(token, &genes[column]) {
+            if known.is_compatible(token, &genes[column]) {
                 hits[column] = Some((token, by));
-                self.take_on(token, &genes[column]);
+                Self::take_on(known, token, &genes[column]);
             }
         }
     }
 
     /// The token of a gene, found in one way.
     fn find(&self, gene: &Gene, by: By) -> Option<GeneToken> {
+        if self.is_empty() {
+            return None;
+        }
         if by == By::Id {
             return self.by_id.get(gene.ensembl_id.as_ref()?).copied();
         }
@@ -336,6 +342,9 @@ impl GeneVocabulary {
 
     /// The tokens a name that looks like a date can have been.
     fn find_dated(&self, name: &str) -> Vec<GeneToken> {
+        if self.is_empty() {
+            return Vec::new();
+        }
         let names = spreadsheet::candidates(name);
         let found = names
             .iter()
@@ -353,20 +362,23 @@ impl GeneVocabulary {
     }
 
     /// Gives a known gene the names it lacks.
-    fn take_on(&mut self, token: GeneToken, gene: &Gene) {
-        let Some(known) = self.genes.get_mut((token.0 as usize).wrapping_sub(1)) else { return };
+    fn take_on(vocabulary: &mut Cow<'_, Self>, token: GeneToken, gene: &Gene) {
+        let Some(known) = vocabulary.gene(token) else { return };
         let adds_id = known.ensembl_id.is_none() && gene.ensembl_id.is_some();
         let adds_symbol = known.symbol.is_none() && gene.symbol.is_some();
+        if !(adds_id || adds_symbol) {
+            return;
+        }
+        let mut named = known.clone();
         if adds_id {
-            known.ensembl_id.clone_from(&gene.ensembl_id);
+            named.ensembl_id.clone_from(&gene.ensembl_id);
         }
         if adds_symbol {
-            known.symbol.clone_from(&gene.symbol);
+            named.symbol.clone_from(&gene.symbol);
         }
-        if adds_id || adds_symbol {
-            let known = known.clone();
-            self.index(token, &known);
-        }
+        let vocabulary = vocabulary.to_mut();
+        vocabulary.index(token, &named);
+        vocabulary.genes[token.0 as usize - 1] = named;
     }
 
     /// Counts what was found and how.

@@ -5,7 +5,10 @@ mod blosc;
 mod lz4;
 mod lzf;
 
+use std::cell::RefCell;
 use std::io::Read;
+
+use libdeflater::{DecompressionError, Decompressor};
 
 /// Registered filter numbers.
 pub(crate) const DEFLATE: u16 = 1;
@@ -101,18 +104,44 @@ fn inflate(decoder: impl Read, limit: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Undoes `filters` as [`decode`] does, into the place of the whole chunk.
+pub(crate) fn decode_into(
+    stored: Vec<u8>,
+    filters: &[Filter],
+    skipped: u32,
+    element_size: usize,
+    chunk: &mut [u8],
+) -> Result<(), String> {
+    if let ([Filter { id: DEFLATE, .. }], 0) = (filters, skipped & 1) {
+        return match inflate_to(&stored, chunk)? {
+            length if length == chunk.len() => Ok(()),
+            length => Err(format!("a chunk holds {length} bytes, expected {}", chunk.len())),
+        };
+    }
+    chunk.copy_from_slice(&decode(stored, filters, skipped, element_size, chunk.len())?);
+    Ok(())
+}
+
 /// Decompresses to at most `limit` bytes, whose place is made first.
 fn inflate_at_once(packed: &[u8], limit: usize) -> Result<Vec<u8>, String> {
     // A checksum may follow the data.
     let mut unpacked = vec![0; limit + 4];
-    match libdeflater::Decompressor::new().zlib_decompress(packed, &mut unpacked) {
-        Ok(length) => unpacked.truncate(length),
-        Err(libdeflater::DecompressionError::InsufficientSpace) => {
-            return Err("a chunk decompresses to more than its size".into());
-        }
-        Err(libdeflater::DecompressionError::BadData) => return Err("a chunk does not decompress".into()),
-    }
+    let length = inflate_to(packed, &mut unpacked)?;
+    unpacked.truncate(length);
     Ok(unpacked)
+}
+
+/// Decompresses to the beginning of a place, and says how many bytes that were.
+fn inflate_to(packed: &[u8], place: &mut [u8]) -> Result<usize, String> {
+    thread_local! {
+        static DECOMPRESSOR: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+    }
+    DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.zlib_decompress(packed, place)).map_err(
+        |error| match error {
+            DecompressionError::InsufficientSpace => "a chunk decompresses to more than its size".into(),
+            DecompressionError::BadData => "a chunk does not decompress".into(),
+        },
+    )
 }
 
 /// Unpacks a block of LZ4 to `size` bytes.

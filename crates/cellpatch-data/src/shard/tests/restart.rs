@@ -168,7 +168,7 @@ fn notes_that_are_damaged_are_not_relied_on() {
     for (name, damage) in [
         ("job.json", "\"another job\""),
         ("survey-00001.json", "{\"n_cells\": 1"),
-        ("spill.json", "[]"),
+        ("buckets.json", "[]"),
         ("bucket-00001", "cut short"),
     ] {
         let copy = folder.path().join(format!("without-{name}"));
