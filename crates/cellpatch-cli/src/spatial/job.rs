@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::backend::Autodiff;
 use burn::train::Interrupter;
+use cellpatch_analysis::Pca;
 use cellpatch_model::CellPatchConfig;
 use cellpatch_spatial::SpatialBackend;
 use cellpatch_spatial::training::{SpatialCard, SpatialOutcome, train};
@@ -15,6 +16,7 @@ use super::options::SpatialOptions;
 use super::scores::Results;
 use super::slice::{LoadedSlice, PatchStart, SliceAndTokens};
 use super::{output, report};
+use crate::annotate::usage;
 use crate::arguments::{SpatialArguments, spatial_keys};
 use crate::device::{DeviceChoice, on_device};
 use crate::failure::{Category, Failure};
@@ -67,22 +69,37 @@ pub(super) struct Job<'a> {
     cell_patch: CellPatchConfig,
 }
 
-/// One training and what it led to.
+/// One embedding of a slice, by one training or by several together, and what it led to.
 pub(super) struct Unit {
     /// Which of the job's slices.
     pub slice: usize,
     pub method: Method,
+    /// That of the first training; the others have the next.
     pub seed: u64,
-    /// Mean squared error at the end.
+    /// Mean squared error at the end; of several trainings, its mean.
     pub loss: f64,
     pub epochs: usize,
+    /// Of all trainings.
     pub seconds: f64,
     /// [spots, latent_dim]
     pub embedding: Vec<f32>,
-    /// [spots, genes], where it was asked for.
+    /// [spots, genes], where it was asked for; of several trainings, its mean.
     pub denoised: Option<Vec<f32>>,
     pub domains: Domains,
+    /// That of the first training.
     pub run: Arc<RunDirectory>,
+}
+
+/// One training.
+struct Trained {
+    loss: f64,
+    epochs: usize,
+    seconds: f64,
+    /// [spots, latent_dim]
+    embedding: Vec<f32>,
+    /// [spots, genes], where it was asked for.
+    denoised: Option<Vec<f32>>,
+    run: Arc<RunDirectory>,
 }
 
 impl<'a> Job<'a> {
@@ -123,12 +140,13 @@ impl<'a> Job<'a> {
         Ok(Self { terminal, options, run, device, slices, model_tokens, start, cell_patch })
     }
 
-    /// Every training there is to be: slice, method, seed.
+    /// Every embedding there is to be: slice, method, seed of the first training.
     fn units(&self) -> Vec<(usize, Method, u64)> {
         let mut units = Vec::new();
         for slice in 0..self.slices.len() {
             for method in self.options.methods() {
-                let seeds = (0..self.options.repeats()).map(|index| self.options.seed() + index as u64);
+                let firsts = (0..self.options.repeats()).map(|repeat| repeat * self.options.ensemble());
+                let seeds = firsts.map(|first| self.options.seed() + first as u64);
                 units.extend(seeds.map(|seed| (slice, method, seed)));
             }
         }
@@ -140,15 +158,21 @@ impl<'a> Job<'a> {
         B: SpatialBackend,
         Autodiff<B>: SpatialBackend<Device = B::Device>,
     {
-        let units = self.units();
+        let (units, n_members) = (self.units(), self.options.ensemble());
+        let n_trainings = units.len() * n_members;
         let mut done = Vec::with_capacity(units.len());
-        for (index, &(slice, method, seed)) in units.iter().enumerate() {
-            let of = match units.len() {
-                1 => String::new(),
-                n => format!(" ({} of {n})", index + 1),
-            };
-            let run = self.run_of(units.len(), slice, method, seed)?;
-            done.push(self.unit::<B>(device, slice, method, seed, run, interrupter, &of)?);
+        for (index, (slice, method, seed)) in units.into_iter().enumerate() {
+            let mut members = Vec::with_capacity(n_members);
+            for member in 0..n_members {
+                let of = match n_trainings {
+                    1 => String::new(),
+                    n => format!(" ({} of {n})", index * n_members + member + 1),
+                };
+                let seed = seed + member as u64;
+                let run = self.run_of(n_trainings, slice, method, seed)?;
+                members.push(self.training::<B>(device, slice, method, seed, run, interrupter, &of)?);
+            }
+            done.push(self.unit(slice, method, seed, members)?);
         }
         let results = Results::new(self, done)?;
         let written = output::write(self, &results)?;
@@ -162,12 +186,12 @@ impl<'a> Job<'a> {
     /// The directory of a training: the run itself where there is one only.
     fn run_of(
         &self,
-        n_units: usize,
+        n_trainings: usize,
         slice: usize,
         method: Method,
         seed: u64,
     ) -> Result<Arc<RunDirectory>, Failure> {
-        if n_units == 1 {
+        if n_trainings == 1 {
             return Ok(Arc::clone(self.run));
         }
         let folder = format!("{}-{}-seed-{seed}", self.slices[slice].name, method.key());
@@ -181,7 +205,7 @@ impl<'a> Job<'a> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is a thing of its own, and there is one caller")]
-    fn unit<B>(
+    fn training<B>(
         &self,
         device: &B::Device,
         index: usize,
@@ -190,7 +214,7 @@ impl<'a> Job<'a> {
         run: Arc<RunDirectory>,
         interrupter: &Interrupter,
         of: &str,
-    ) -> Result<Unit, Failure>
+    ) -> Result<Trained, Failure>
     where
         B: SpatialBackend,
         Autodiff<B>: SpatialBackend<Device = B::Device>,
@@ -243,19 +267,55 @@ impl<'a> Job<'a> {
             )
             .with_help("lower --learning-rate"));
         }
-        let domains = Domains::find(self.options, slice, &embedding)?;
         let wants_denoised = self.options.denoised.unwrap_or(false);
-        Ok(Unit {
-            slice: index,
-            method,
-            seed,
+        Ok(Trained {
             loss: outcome.loss.unwrap_or(f64::NAN),
             epochs: outcome.epochs,
             seconds: outcome.seconds,
             denoised: wants_denoised.then(|| model.denoise(&batches, device)).transpose()?,
             embedding,
-            domains,
             run,
+        })
+    }
+
+    /// What trainings lead to together.
+    fn unit(
+        &self,
+        index: usize,
+        method: Method,
+        seed: u64,
+        mut members: Vec<Trained>,
+    ) -> Result<Unit, Failure> {
+        let slice = &self.slices[index];
+        let embeddings: Vec<&[f32]> = members.iter().map(|member| member.embedding.as_slice()).collect();
+        let embedding = together(&embeddings, slice.n_spots())?;
+        let domains = Domains::find(self.options, slice, &embedding)?;
+        let n_members = members.len() as f64;
+        let mean_loss = members.iter().map(|member| member.loss).sum::<f64>() / n_members;
+        let seconds = members.iter().map(|member| member.seconds).sum();
+        let others: Vec<Vec<f32>> =
+            members.iter_mut().skip(1).filter_map(|member| member.denoised.take()).collect();
+        let Some(first) = members.into_iter().next() else {
+            return Err(usage("no model was trained".into()));
+        };
+        let denoised = first.denoised.map(|mut mean| {
+            for (at, mean) in mean.iter_mut().enumerate() {
+                let sum = others.iter().fold(f64::from(*mean), |sum, other| sum + f64::from(other[at]));
+                *mean = (sum / n_members) as f32;
+            }
+            mean
+        });
+        Ok(Unit {
+            slice: index,
+            method,
+            seed,
+            loss: mean_loss,
+            epochs: first.epochs,
+            seconds,
+            embedding,
+            denoised,
+            domains,
+            run: first.run,
         })
     }
 
@@ -265,6 +325,22 @@ impl<'a> Job<'a> {
         Failure::new(Category::Interrupted, message)
             .with_help(format!("go on with: spatial --resume --run-dir {}", self.run.path().display()))
     }
+}
+
+/// One embedding of several, each `[spots, latent_dim]`: as many principal components of all their dimensions beside each
+/// other. What trainings agree on is in many of these dimensions and comes first; what chance made of one is in few.
+fn together(embeddings: &[&[f32]], n_spots: usize) -> Result<Vec<f32>, Failure> {
+    let [first, _, ..] = embeddings else {
+        return Ok(embeddings.first().map_or_else(Vec::new, |only| only.to_vec()));
+    };
+    let width = first.len() / n_spots.max(1);
+    let spots = 0..n_spots;
+    let beside: Vec<f32> = spots
+        .flat_map(|spot| embeddings.iter().flat_map(move |one| &one[spot * width..(spot + 1) * width]))
+        .copied()
+        .collect();
+    let pca = Pca::fit(&beside, n_spots, width * embeddings.len(), width.min(n_spots))?;
+    Ok(pca.scores().to_vec())
 }
 
 /// Shows a training on the terminal.
@@ -279,5 +355,28 @@ impl Observer for Watcher {
 
     fn on_warning(&self, message: &str) {
         self.bar.warn(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embeddings_together_keep_what_they_agree_on() {
+        // Five spots in two dimensions, and the same turned by a right angle.
+        let one = [0.0, 0.0, 3.0, 1.0, -2.0, 5.0, 4.0, -4.0, 1.0, 2.0_f32];
+        let other: Vec<f32> = one.as_chunks::<2>().0.iter().flat_map(|&[x, y]| [-y, x]).collect();
+        let both = together(&[&one, &other], 5).unwrap();
+        assert_eq!(both.len(), one.len());
+        let distance = |places: &[f32], a: usize, b: usize| {
+            let between = |axis: usize| places[2 * a + axis] - places[2 * b + axis];
+            between(0).hypot(between(1))
+        };
+        for (a, b) in (0..5).flat_map(|a| (0..a).map(move |b| (a, b))) {
+            let (found, expected) = (distance(&both, a, b), distance(&one, a, b) * 2_f32.sqrt());
+            assert!((found - expected).abs() < 1e-5 * expected, "{a} {b}: {found} is not {expected}");
+        }
+        assert_eq!(together(&[&one], 5).unwrap(), one);
     }
 }

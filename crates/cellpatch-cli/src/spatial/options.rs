@@ -200,6 +200,10 @@ pub(crate) struct SpatialOptions {
     #[arg(long, value_name = "N", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats: Option<usize>,
+    /// Train so many models, with other seeds, and make domains of all their embeddings together [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<usize>,
     /// Decides everything random [default: 42]
     #[arg(long, value_name = "N", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -284,6 +288,11 @@ impl SpatialOptions {
         self.repeats.unwrap_or(1).max(1)
     }
 
+    /// Trainings whose embeddings become one.
+    pub(crate) fn ensemble(&self) -> usize {
+        self.ensemble.unwrap_or(1)
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or(42)
     }
@@ -364,6 +373,9 @@ impl SpatialOptions {
         if self.genes == Some(0) {
             return Err(usage("genes is 0: at least one is needed".into())
                 .with_help("leave --genes out for the 3,000 most variable"));
+        }
+        if self.ensemble == Some(0) {
+            return Err(usage("ensemble is 0: at least one model must be trained".into()));
         }
         if self.refine == Some(0) {
             return Err(usage("refine is 0: at least one neighbour must vote".into())

@@ -133,6 +133,7 @@ fn write_h5ad(job: &Job<'_>, slice: &LoadedSlice, units: &[&Unit], path: &Path) 
         let mut entries = vec![
             ("version", UnsValue::Text(env!("CARGO_PKG_VERSION").into())),
             ("seed", UnsValue::Integer(unit.seed as i64)),
+            ("ensemble", UnsValue::Integer(job.options.ensemble() as i64)),
             ("epochs", UnsValue::Integer(unit.epochs as i64)),
             ("loss", UnsValue::Number(unit.loss)),
             ("genes", UnsValue::Texts(slice.genes.clone())),

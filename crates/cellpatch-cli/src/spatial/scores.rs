@@ -127,6 +127,7 @@ impl Results {
             "version": env!("CARGO_PKG_VERSION"),
             "device": job.device.to_string(),
             "seed": job.options.seed(),
+            "ensemble": job.options.ensemble(),
             "label": job.options.label,
             "output": written,
             "comparison": self.comparison.as_ref().map(comparison_json),

@@ -139,6 +139,42 @@ fn a_table_has_domains_and_embedding_of_every_spot() {
 }
 
 #[test]
+fn several_trainings_make_one_embedding() {
+    let folder = folder();
+    let folder = folder.path();
+    let with = |run: &str, more: &[&str]| {
+        let out = format!("{run}.h5ad");
+        let settings = ["--data", "slice.h5ad", "--umap", "false", "--denoised", "--latent-dim", "4"];
+        let own = ["--run-dir", run, "--output", &out];
+        spatial(folder, settings.into_iter().chain(own).chain(more.iter().copied()))
+    };
+    let single = with("single", &[]);
+    let summary = with("several", &["--ensemble", "3", "--repeats", "2"]);
+    assert_eq!((&single["ensemble"], &summary["ensemble"]), (&1.into(), &3.into()));
+    let seeds: Vec<u64> =
+        summary["repeats"].as_array().unwrap().iter().map(|row| row["seed"].as_u64().unwrap()).collect();
+    assert_eq!(seeds, [42, 45]);
+    for seed in 42..48 {
+        let model = format!("several/slice-stagate-seed-{seed}/model.safetensors");
+        assert!(folder.join(&model).is_file(), "{model} is missing");
+    }
+    let obsm = |file: &str, name: &str| AnnDataFile::open(&folder.join(file)).unwrap().obsm(name).unwrap();
+    let embedding = obsm("several.h5ad", "X_stagate");
+    assert_eq!((embedding.n_columns, embedding.values.len()), (4, 4 * N_SPOTS));
+    assert!(embedding.values != obsm("single.h5ad", "X_stagate").values);
+    // The mean of models is near one of them, and is not one of them.
+    let [mean, one] = ["several.h5ad", "single.h5ad"].map(|file| obsm(file, "X_stagate_denoised").values);
+    let (mut apart, mut size) = (0.0, 0.0);
+    for (mean, one) in mean.iter().zip(&one) {
+        apart += f64::from(mean - one).powi(2);
+        size += f64::from(*one).powi(2);
+    }
+    assert!(apart > 0.0 && apart < 0.5 * size, "{apart} {size}");
+    let none = ["--data", "slice.h5ad", "--ensemble", "0", "--run-dir", "none"];
+    assert_eq!(run(folder, SPATIAL.into_iter().chain(none)).status.code(), Some(2));
+}
+
+#[test]
 fn smoothing_makes_domains_continuous_and_leaves_the_embedding_as_it_is() {
     let folder = folder();
     let folder = folder.path();

@@ -1,7 +1,5 @@
 //! The first pass over a source: quality control, and the token of every gene.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,6 +9,7 @@ use super::{
 use crate::{
     CellSource, Gene, GeneVocabulary, QualityPass,
     error::{Error, Result},
+    source::names_in_file,
 };
 
 /// Where CELLxGENE marks the one data set, of several with the same cell, that counts it.
@@ -201,7 +200,8 @@ impl Statistics {
         measured.dedup();
         let mut misses: Vec<usize> = matched.misses.iter().map(|&index| kept[index]).collect();
         misses.sort_by(|&a, &b| self.totals[b].total_cmp(&self.totals[a]));
-        let name = |&column: &usize| genes[column].name().to_owned();
+        misses.truncate(N_MISSES);
+        let largest_misses = names_in_file(source, genes, options.mouse, &misses)?;
         let entry = SourceEntry {
             file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             bytes: self.bytes,
@@ -218,7 +218,7 @@ impl Statistics {
             n_new: matched.new as u64,
             n_duplicates: matched.duplicates as u64,
             n_dropped: matched.misses.len() as u64,
-            largest_misses: misses.iter().take(N_MISSES).map(name).collect(),
+            largest_misses,
             ..SourceEntry::default()
         };
         Ok(Survey {
@@ -257,25 +257,21 @@ fn flags(runs: &[u32]) -> Vec<bool> {
 
 /// Refuses a source whose genes are mostly not in the vocabulary it was given.
 pub(super) fn check_match(
+    source: &dyn CellSource,
     genes: &[Gene],
     vocabulary: &GeneVocabulary,
-    least: f64,
-    path: &Path,
+    options: &ShardOptions,
 ) -> Result<()> {
     let matched = vocabulary.match_genes(genes);
-    if matched.rate() >= least {
+    if matched.rate() >= options.min_match {
         return Ok(());
     }
+    let first = &matched.misses[..matched.misses.len().min(N_MISSES)];
     Err(Error::FewGenesMatched {
-        path: path.to_path_buf(),
+        path: source.path().to_path_buf(),
         matched: matched.n_matched(),
         n_genes: genes.len(),
-        examples: matched
-            .misses
-            .iter()
-            .take(N_MISSES)
-            .map(|&column| genes[column].name().to_owned())
-            .collect(),
+        examples: names_in_file(source, genes, options.mouse, first)?,
     })
 }
 

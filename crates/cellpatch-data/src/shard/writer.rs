@@ -157,7 +157,7 @@ impl FileFeed<'_> {
             n_bytes = n_bytes.saturating_add(KeptCells::expected_bytes(source.as_ref()));
             if let Some(vocabulary) = &options.vocabulary {
                 let genes = genes_under(source.as_ref(), options.vocabulary.as_ref(), options.mouse)?;
-                survey::check_match(&genes, vocabulary, options.min_match, path)?;
+                survey::check_match(source.as_ref(), &genes, vocabulary, options)?;
             }
             missing = add(source.as_ref());
             if is_first {

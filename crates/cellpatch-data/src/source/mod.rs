@@ -137,6 +137,21 @@ pub(crate) fn genes_under(
     Err(Error::OtherSpecies { path: source.path().to_path_buf(), found, expected })
 }
 
+/// What some genes are called in the file, where [`genes_under`] may have given them other names.
+///
+/// - `genes`: those of [`genes_under`]
+/// - `columns`: which of them
+pub(crate) fn names_in_file(
+    source: &dyn CellSource,
+    genes: &[Gene],
+    mouse: MousePolicy,
+    columns: &[usize],
+) -> Result<Vec<String>> {
+    let own = if mouse == MousePolicy::Refuse { None } else { Some(source.genes()?) };
+    let genes = own.as_deref().unwrap_or(genes);
+    Ok(columns.iter().map(|&column| genes[column].name().to_owned()).collect())
+}
+
 /// Refuses values the policy does not allow.
 fn accept(path: &Path, matrix: &str, kind: &ValueKind, policy: ValuePolicy) -> Result<()> {
     match (kind, policy) {
