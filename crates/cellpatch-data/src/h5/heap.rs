@@ -9,6 +9,8 @@ use super::source::FileSource;
 
 /// Collections kept decoded: neighbouring texts share one, and columns written together alternate between two or three.
 const CACHED_COLLECTIONS: usize = 8;
+/// Bytes of them, where there are more than two: some writers put 65,535 texts in one collection.
+const CACHED_BYTES: usize = 2 << 20;
 /// h5py writes collections of 4 KiB; one huge text makes one huge collection.
 const MAX_COLLECTION_BYTES: u64 = 1 << 28;
 
@@ -22,9 +24,15 @@ pub(crate) struct Heap {
 
 struct Collection {
     bytes: Vec<u8>,
-    /// Index -> byte range of the object.
-    objects: HashMap<u32, (usize, usize)>,
+    /// By index, where the object starts and how long it is; one that starts at 0 is not there.
+    objects: Vec<(u32, u32)>,
     last_use: u64,
+}
+
+impl Collection {
+    fn n_bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(self.objects.as_slice())
+    }
 }
 
 impl Heap {
@@ -46,10 +54,9 @@ impl Heap {
             return Ok(String::new());
         }
         let collection = self.collection(address)?;
-        let &(start, size) = collection
-            .objects
-            .get(&index)
-            .ok_or_else(|| format!("text {index} is not in the heap at {address}"))?;
+        let object = collection.objects.get(index as usize).filter(|(start, _)| *start > 0);
+        let &(start, size) = object.ok_or_else(|| format!("text {index} is not in the heap at {address}"))?;
+        let (start, size) = (start as usize, size as usize);
         let bytes = collection
             .bytes
             .get(start..start.saturating_add(length.min(size)))
@@ -62,7 +69,9 @@ impl Heap {
         self.clock += 1;
         let clock = self.clock;
         if !self.collections.contains_key(&address) {
-            if self.collections.len() >= CACHED_COLLECTIONS {
+            let n_bytes = self.collections.values().map(Collection::n_bytes).sum::<usize>();
+            let n = self.collections.len();
+            if n >= CACHED_COLLECTIONS || (n > 1 && n_bytes > CACHED_BYTES) {
                 let oldest = self.collections.iter().min_by_key(|(_, collection)| collection.last_use);
                 if let Some(oldest) = oldest.map(|(&address, _)| address) {
                     self.collections.remove(&oldest);
@@ -88,11 +97,11 @@ impl Heap {
             return Err(format!("the global heap at {address} claims {size} bytes"));
         }
         let bytes = self.source.read_exact_at(address, size as usize).map_err(|error| error.to_string())?;
-        let mut objects = HashMap::new();
+        let mut objects = Vec::new();
         let mut position = HEADER;
         // Index (2), reference count (2), reserved (4), size (8), then the data padded to 8 bytes. Index 0 is the free rest.
         while position + HEADER <= bytes.len() {
-            let index = u32::from(u16::from_le_bytes([bytes[position], bytes[position + 1]]));
+            let index = usize::from(u16::from_le_bytes([bytes[position], bytes[position + 1]]));
             let length = u64_at(&bytes, position + 8)?;
             if index == 0 {
                 break;
@@ -103,7 +112,11 @@ impl Heap {
                 .and_then(|length| start.checked_add(length))
                 .filter(|&end| end <= bytes.len())
                 .ok_or_else(|| format!("text {index} reaches past the heap at {address}"))?;
-            objects.insert(index, (start, end - start));
+            if objects.len() <= index {
+                objects.resize(index + 1, (0, 0));
+            }
+            // A collection is no longer than these hold.
+            objects[index] = (start as u32, (end - start) as u32);
             position = end.next_multiple_of(8);
         }
         Ok(Collection { bytes, objects, last_use: 0 })

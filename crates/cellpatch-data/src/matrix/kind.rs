@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{CountBlocks, Matrix, Parts};
+use crate::counts::nearest_whole;
 use crate::error::Result;
 
 /// Places of a matrix that are looked at, and cells at each.
@@ -125,14 +126,27 @@ impl Sample {
 
     /// Takes a whole cell in.
     pub(crate) fn cell(&mut self, values: &[f32]) {
-        let values = || values.iter().map(|&value| f64::from(value));
-        self.values(values());
-        if values().next().is_some() {
-            self.sums.push(values().sum());
-            // Beyond that they are no logarithms, and nobody asks.
-            if self.maximum < MAX_LOG {
-                self.sums_before_log.push(values().map(f64::exp_m1).sum());
-            }
+        if values.is_empty() {
+            return;
+        }
+        // One look at all for what counts are, which most values are; one by one only if they are not.
+        let is_count = |value: f32| {
+            let whole = nearest_whole(value);
+            (whole < 1 << 23) & (whole as i32 as f32 == value)
+        };
+        let are_counts =
+            values.chunks(4096).all(|values| values.iter().fold(true, |all, &value| all & is_count(value)));
+        if are_counts {
+            self.maximum = self
+                .maximum
+                .max(values.iter().map(|&value| nearest_whole(value)).max().map_or(0.0, f64::from));
+        } else {
+            self.values(values.iter().map(|&value| f64::from(value)));
+        }
+        self.sums.push(values.iter().map(|&value| f64::from(value)).sum());
+        // Beyond that they are no logarithms, and nobody asks.
+        if self.maximum < MAX_LOG {
+            self.sums_before_log.push(values.iter().map(|&value| f64::from(value).exp_m1()).sum());
         }
     }
 
@@ -196,6 +210,20 @@ mod tests {
     fn scaled(cell: &[f64], target: f64) -> Vec<f32> {
         let total: f64 = cell.iter().sum();
         cell.iter().map(|count| (count / total * target).ln_1p() as f32).collect()
+    }
+
+    #[test]
+    fn cells_of_counts_are_looked_at_as_any_values() {
+        let cells: [&[f32]; 3] = [&[1.0, 300.0, 8_388_607.0], &[2.0], &[8_388_608.0, 1e9]];
+        let (mut cell_by_cell, mut all) = (Sample::default(), Sample::default());
+        for cell in cells {
+            cell_by_cell.cell(cell);
+            all.values(cell.iter().map(|&value| f64::from(value)));
+        }
+        assert_eq!(
+            (cell_by_cell.fractions, cell_by_cell.minimum, cell_by_cell.maximum),
+            (all.fractions, all.minimum, all.maximum)
+        );
     }
 
     #[test]

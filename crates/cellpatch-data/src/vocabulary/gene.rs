@@ -40,7 +40,12 @@ impl Gene {
 /// `ENS`, up to six letters of species, `G`, eleven digits, and maybe a version (`.3`) or `_PAR_Y`, which is kept: that
 /// copy is a gene of its own.
 pub(crate) fn ensembl_id(name: &str) -> Option<String> {
-    let name = name.trim().to_ascii_uppercase();
+    let name = name.trim();
+    // Most names are symbols: they need no copy.
+    if !name.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("ENS")) {
+        return None;
+    }
+    let name = name.to_ascii_uppercase();
     let rest = name.strip_prefix("ENS")?;
     let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
     let digits = rest[letters..].bytes().take_while(u8::is_ascii_digit).count();

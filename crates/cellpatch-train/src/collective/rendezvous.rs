@@ -160,8 +160,14 @@ pub(super) fn host(
                 }
             }
         }
-        let missing: Vec<usize> = missing(&joined);
-        Ok(missing.is_empty())
+        let all_came = |joined: &[Option<_>]| joined.iter().skip(1).all(Option::is_some);
+        if all_came(&joined) {
+            // Whoever died while it waited is waited for again.
+            for rank in &mut joined {
+                rank.take_if(|(stream, _)| is_closed(stream));
+            }
+        }
+        Ok(all_came(&joined))
     })?;
     let addresses = joined.iter().map(|rank| rank.as_ref().map(|&(_, address)| address)).collect();
     let welcome = Welcome { token: token(), addresses };
@@ -439,6 +445,22 @@ mod tests {
     use super::super::tests::member;
     use super::*;
 
+    /// A rank that has said who it is, and waits.
+    fn waiting(address: &str, me: &Membership) -> TcpStream {
+        let hello = Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            job: me.job.clone(),
+            world_size: me.world_size,
+            rank: me.rank,
+            fingerprint: me.fingerprint.clone(),
+            port: 9,
+        };
+        let stream = TcpStream::connect(address).unwrap();
+        write_greeting(&stream, &hello).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        stream
+    }
+
     #[test]
     fn two_processes_cannot_have_one_rank_but_one_can_come_again_when_the_first_died() {
         let listener = listen("127.0.0.1:0").unwrap();
@@ -450,17 +472,7 @@ mod tests {
             all.unwrap()
         });
         let me = member(1, 3);
-        let hello = Hello {
-            version: env!("CARGO_PKG_VERSION").into(),
-            job: me.job.clone(),
-            world_size: 3,
-            rank: 1,
-            fingerprint: me.fingerprint.clone(),
-            port: 9,
-        };
-        let first = TcpStream::connect(&address).unwrap();
-        write_greeting(&first, &hello).unwrap();
-        thread::sleep(Duration::from_millis(300));
+        let first = waiting(&address, &me);
         let second = Collective::join(&address, &me).unwrap_err();
         assert!(
             matches!(second, CollectiveError::Refused { refusal: Refusal::RankTaken { rank: 1 } }),
@@ -481,6 +493,27 @@ mod tests {
         for other in others {
             assert_eq!(other.join().unwrap(), [[0], [1], [2]]);
         }
+    }
+
+    #[test]
+    fn nobody_begins_with_a_rank_that_died_while_it_waited() {
+        let listener = listen("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let host = thread::spawn(move || {
+            let host = Collective::host(&listener, &member(0, 3), &Waiting::default()).unwrap();
+            host.leave();
+        });
+        drop(waiting(&address, &member(1, 3)));
+        let join = |rank| {
+            let address = address.clone();
+            thread::spawn(move || Collective::join(&address, &member(rank, 3)).map(|rank| rank.leave()))
+        };
+        let second = join(2);
+        thread::sleep(Duration::from_millis(300));
+        assert!(!second.is_finished());
+        join(1).join().unwrap().unwrap();
+        second.join().unwrap().unwrap();
+        host.join().unwrap();
     }
 
     #[test]
