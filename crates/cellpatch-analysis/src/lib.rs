@@ -106,6 +106,7 @@
 
 pub mod baseline;
 mod cells;
+mod consensus;
 mod distance;
 mod eigen;
 mod error;
@@ -128,6 +129,7 @@ mod sums;
 mod umap;
 
 pub use cells::Cells;
+pub use consensus::Consensus;
 pub use error::{Error, Result};
 pub use figure::{
     Heatmap, HeatmapCell, HeatmapRow, Histogram, LineChart, Reference, ReliabilityDiagram, ReliabilityPanel,

@@ -15,7 +15,7 @@ const LEIDEN_NEIGHBORS: usize = 14;
 /// Domains of a slice's spots.
 #[derive(Debug, Clone)]
 pub(super) struct Domains {
-    /// As they come from the embedding.
+    /// As they come from the embedding, or most of several.
     pub of_embedding: Vec<usize>,
     /// After spots took the domain of most of their neighbours, where that was asked for.
     pub refined: Option<Vec<usize>>,
@@ -26,12 +26,14 @@ pub(super) struct Domains {
 }
 
 impl Domains {
+    /// Domains as they come from an embedding.
+    ///
     /// - embedding: [spots, latent_dim]
-    pub(super) fn find(
+    pub(super) fn of_embedding(
         options: &SpatialOptions,
         slice: &LoadedSlice,
         embedding: &[f32],
-    ) -> Result<Self, Failure> {
+    ) -> Result<Vec<usize>, Failure> {
         let n_spots = slice.n_spots();
         let width = embedding.len() / n_spots.max(1);
         let mut smoothed = embedding.to_vec();
@@ -39,11 +41,11 @@ impl Domains {
             smoothed = slice.data.slice().graph().neighborhood_means(&smoothed, width)?;
         }
         let cells = Cells::new(&smoothed, n_spots, width)?;
-        let of_embedding = match options.leiden {
+        match options.leiden {
             Some(resolution) => {
                 let neighbors = Neighbors::within(cells, LEIDEN_NEIGHBORS, Metric::Euclidean)?;
                 let options = LeidenOptions { resolution, ..LeidenOptions::default() };
-                Leiden::fit(&NeighborGraph::of(&neighbors), &options)?.labels().to_vec()
+                Ok(Leiden::fit(&NeighborGraph::of(&neighbors), &options)?.labels().to_vec())
             }
             None => {
                 let n_domains = n_domains(options, slice)?;
@@ -52,9 +54,17 @@ impl Domains {
                     Failure::from(error)
                         .with_help("ask for fewer domains, or find their number by --leiden 1")
                 })?;
-                mixture.labels().to_vec()
+                Ok(mixture.labels().to_vec())
             }
-        };
+        }
+    }
+
+    /// Refines and scores domains, where that was asked for.
+    pub(super) fn finish(
+        options: &SpatialOptions,
+        slice: &LoadedSlice,
+        of_embedding: Vec<usize>,
+    ) -> Result<Self, Failure> {
         let refined = options.refine.map(|n| refine(slice, &of_embedding, n)).transpose()?;
         let last = refined.as_ref().unwrap_or(&of_embedding);
         let agreement = slice.label_codes().map(|labels| LabelAgreement::of(last, &labels)).transpose()?;

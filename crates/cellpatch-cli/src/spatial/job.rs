@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::backend::Autodiff;
 use burn::train::Interrupter;
-use cellpatch_analysis::Pca;
+use cellpatch_analysis::Consensus;
 use cellpatch_model::CellPatchConfig;
 use cellpatch_spatial::SpatialBackend;
 use cellpatch_spatial::training::{SpatialCard, SpatialOutcome, train};
@@ -16,7 +16,6 @@ use super::options::SpatialOptions;
 use super::scores::Results;
 use super::slice::{LoadedSlice, PatchStart, SliceAndTokens};
 use super::{output, report};
-use crate::annotate::usage;
 use crate::arguments::{SpatialArguments, spatial_keys};
 use crate::device::{DeviceChoice, on_device};
 use crate::failure::{Category, Failure};
@@ -69,7 +68,7 @@ pub(super) struct Job<'a> {
     cell_patch: CellPatchConfig,
 }
 
-/// One embedding of a slice, by one training or by several together, and what it led to.
+/// Domains of a slice, by one training or by several together.
 pub(super) struct Unit {
     /// Which of the job's slices.
     pub slice: usize,
@@ -81,12 +80,12 @@ pub(super) struct Unit {
     pub epochs: usize,
     /// Of all trainings.
     pub seconds: f64,
-    /// [spots, latent_dim]
+    /// [spots, latent_dim]; of several trainings, that of the one that agrees best with the others.
     pub embedding: Vec<f32>,
-    /// [spots, genes], where it was asked for; of several trainings, its mean.
+    /// [spots, genes], where it was asked for; of the same training.
     pub denoised: Option<Vec<f32>>,
     pub domains: Domains,
-    /// That of the first training.
+    /// That of the same training.
     pub run: Arc<RunDirectory>,
 }
 
@@ -140,7 +139,7 @@ impl<'a> Job<'a> {
         Ok(Self { terminal, options, run, device, slices, model_tokens, start, cell_patch })
     }
 
-    /// Every embedding there is to be: slice, method, seed of the first training.
+    /// All domains there are to be: slice, method, seed of the first training.
     fn units(&self) -> Vec<(usize, Method, u64)> {
         let mut units = Vec::new();
         for slice in 0..self.slices.len() {
@@ -278,7 +277,8 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// What trainings lead to together.
+    /// What trainings lead to together: the domains that most of them find, and all else of the one that agrees best with the
+    /// others.
     fn unit(
         &self,
         index: usize,
@@ -287,36 +287,14 @@ impl<'a> Job<'a> {
         mut members: Vec<Trained>,
     ) -> Result<Unit, Failure> {
         let slice = &self.slices[index];
-        let embeddings: Vec<&[f32]> = members.iter().map(|member| member.embedding.as_slice()).collect();
-        let embedding = together(&embeddings, slice.n_spots())?;
-        let domains = Domains::find(self.options, slice, &embedding)?;
-        let n_members = members.len() as f64;
-        let mean_loss = members.iter().map(|member| member.loss).sum::<f64>() / n_members;
+        let of_member = |member: &Trained| Domains::of_embedding(self.options, slice, &member.embedding);
+        let found: Vec<Vec<usize>> = members.iter().map(of_member).collect::<Result<_, _>>()?;
+        let consensus = Consensus::of(&found.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let domains = Domains::finish(self.options, slice, consensus.groups().to_vec())?;
+        let loss = members.iter().map(|member| member.loss).sum::<f64>() / members.len() as f64;
         let seconds = members.iter().map(|member| member.seconds).sum();
-        let others: Vec<Vec<f32>> =
-            members.iter_mut().skip(1).filter_map(|member| member.denoised.take()).collect();
-        let Some(first) = members.into_iter().next() else {
-            return Err(usage("no model was trained".into()));
-        };
-        let denoised = first.denoised.map(|mut mean| {
-            for (at, mean) in mean.iter_mut().enumerate() {
-                let sum = others.iter().fold(f64::from(*mean), |sum, other| sum + f64::from(other[at]));
-                *mean = (sum / n_members) as f32;
-            }
-            mean
-        });
-        Ok(Unit {
-            slice: index,
-            method,
-            seed,
-            loss: mean_loss,
-            epochs: first.epochs,
-            seconds,
-            embedding,
-            denoised,
-            domains,
-            run: first.run,
-        })
+        let Trained { epochs, embedding, denoised, run, .. } = members.swap_remove(consensus.medoid());
+        Ok(Unit { slice: index, method, seed, loss, epochs, seconds, embedding, denoised, domains, run })
     }
 
     fn interrupted<B: SpatialBackend>(&self, outcome: &SpatialOutcome<B>) -> Failure {
@@ -325,22 +303,6 @@ impl<'a> Job<'a> {
         Failure::new(Category::Interrupted, message)
             .with_help(format!("go on with: spatial --resume --run-dir {}", self.run.path().display()))
     }
-}
-
-/// One embedding of several, each `[spots, latent_dim]`: as many principal components of all their dimensions beside each
-/// other. What trainings agree on is in many of these dimensions and comes first; what chance made of one is in few.
-fn together(embeddings: &[&[f32]], n_spots: usize) -> Result<Vec<f32>, Failure> {
-    let [first, _, ..] = embeddings else {
-        return Ok(embeddings.first().map_or_else(Vec::new, |only| only.to_vec()));
-    };
-    let width = first.len() / n_spots.max(1);
-    let spots = 0..n_spots;
-    let beside: Vec<f32> = spots
-        .flat_map(|spot| embeddings.iter().flat_map(move |one| &one[spot * width..(spot + 1) * width]))
-        .copied()
-        .collect();
-    let pca = Pca::fit(&beside, n_spots, width * embeddings.len(), width.min(n_spots))?;
-    Ok(pca.scores().to_vec())
 }
 
 /// Shows a training on the terminal.
@@ -355,28 +317,5 @@ impl Observer for Watcher {
 
     fn on_warning(&self, message: &str) {
         self.bar.warn(message);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn embeddings_together_keep_what_they_agree_on() {
-        // Five spots in two dimensions, and the same turned by a right angle.
-        let one = [0.0, 0.0, 3.0, 1.0, -2.0, 5.0, 4.0, -4.0, 1.0, 2.0_f32];
-        let other: Vec<f32> = one.as_chunks::<2>().0.iter().flat_map(|&[x, y]| [-y, x]).collect();
-        let both = together(&[&one, &other], 5).unwrap();
-        assert_eq!(both.len(), one.len());
-        let distance = |places: &[f32], a: usize, b: usize| {
-            let between = |axis: usize| places[2 * a + axis] - places[2 * b + axis];
-            between(0).hypot(between(1))
-        };
-        for (a, b) in (0..5).flat_map(|a| (0..a).map(move |b| (a, b))) {
-            let (found, expected) = (distance(&both, a, b), distance(&one, a, b) * 2_f32.sqrt());
-            assert!((found - expected).abs() < 1e-5 * expected, "{a} {b}: {found} is not {expected}");
-        }
-        assert_eq!(together(&[&one], 5).unwrap(), one);
     }
 }

@@ -200,7 +200,7 @@ pub(crate) struct SpatialOptions {
     #[arg(long, value_name = "N", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats: Option<usize>,
-    /// Train so many models, with other seeds, and make domains of all their embeddings together [default: 1]
+    /// Train so many models, with other seeds, and give each spot the domain that most of them find [default: 1]
     #[arg(long, value_name = "N", help_heading = "Run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ensemble: Option<usize>,
@@ -288,7 +288,7 @@ impl SpatialOptions {
         self.repeats.unwrap_or(1).max(1)
     }
 
-    /// Trainings whose embeddings become one.
+    /// Trainings whose domains become one.
     pub(crate) fn ensemble(&self) -> usize {
         self.ensemble.unwrap_or(1)
     }

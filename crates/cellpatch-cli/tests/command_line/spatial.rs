@@ -139,7 +139,7 @@ fn a_table_has_domains_and_embedding_of_every_spot() {
 }
 
 #[test]
-fn several_trainings_make_one_embedding() {
+fn several_trainings_vote_for_domains() {
     let folder = folder();
     let folder = folder.path();
     let with = |run: &str, more: &[&str]| {
@@ -159,17 +159,14 @@ fn several_trainings_make_one_embedding() {
         assert!(folder.join(&model).is_file(), "{model} is missing");
     }
     let obsm = |file: &str, name: &str| AnnDataFile::open(&folder.join(file)).unwrap().obsm(name).unwrap();
+    // The embedding is that of one of the trainings.
     let embedding = obsm("several.h5ad", "X_stagate");
     assert_eq!((embedding.n_columns, embedding.values.len()), (4, 4 * N_SPOTS));
-    assert!(embedding.values != obsm("single.h5ad", "X_stagate").values);
-    // The mean of models is near one of them, and is not one of them.
-    let [mean, one] = ["several.h5ad", "single.h5ad"].map(|file| obsm(file, "X_stagate_denoised").values);
-    let (mut apart, mut size) = (0.0, 0.0);
-    for (mean, one) in mean.iter().zip(&one) {
-        apart += f64::from(mean - one).powi(2);
-        size += f64::from(*one).powi(2);
-    }
-    assert!(apart > 0.0 && apart < 0.5 * size, "{apart} {size}");
+    assert_eq!(obsm("several.h5ad", "X_stagate_denoised").n_columns, 500);
+    let domains = |file: &str| AnnDataFile::open(&folder.join(file)).unwrap().obs_column("stagate_domain");
+    let n_domains = |file: &str| domains(file).unwrap().labels().categories.len();
+    // Votes make no domain that no training found.
+    assert!((1..=n_domains("single.h5ad")).contains(&n_domains("several.h5ad")));
     let none = ["--data", "slice.h5ad", "--ensemble", "0", "--run-dir", "none"];
     assert_eq!(run(folder, SPATIAL.into_iter().chain(none)).status.code(), Some(2));
 }
