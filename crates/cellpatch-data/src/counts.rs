@@ -9,6 +9,15 @@ pub(crate) fn nearest_whole(value: f32) -> u32 {
     (value + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits())
 }
 
+/// Whether a value is a whole number from 0 to `most`, which is below 2^23; without a branch too.
+pub(crate) fn is_whole(value: f32, most: u32) -> bool {
+    let whole = nearest_whole(value);
+    (whole <= most) & (whole as i32 as f32 == value)
+}
+
+/// The largest number that [`is_whole`] knows.
+pub(crate) const LARGEST_WHOLE: u32 = (1 << 23) - 1;
+
 /// Consecutive cells of one matrix in CSR form, with the columns of the file they came from.
 ///
 /// Columns ascend within a cell, every value is finite and not zero, and duplicate entries of the file are summed.
@@ -119,10 +128,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_told_from_others() {
-        let is_whole = |value: f32| {
-            let whole = nearest_whole(value);
-            whole < 1 << 23 && whole as f32 == value
-        };
+        let is_whole = |value: f32| is_whole(value, LARGEST_WHOLE);
         for value in (0..1 << 23).step_by(997).chain([1, 2, 255, 256, 65_535, 65_536, (1 << 23) - 1]) {
             assert_eq!(nearest_whole(value as f32), value);
             assert!(is_whole(value as f32));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::ValueKind;
-use crate::counts::{CountBlock, nearest_whole};
+use crate::counts::{CountBlock, LARGEST_WHOLE, is_whole};
 use crate::error::{Error, Result};
 
 /// What a matrix promises of its entries.
@@ -61,10 +61,7 @@ impl BlockCheck {
     /// Whether all columns are there and all values are counts of usual size, which any matrix may hold. Nothing is looked
     /// at one by one.
     fn is_plain(&self, block: &CountBlock) -> bool {
-        let is_count = |value: f32| {
-            let whole = nearest_whole(value);
-            (value > 0.0) & (whole < 1 << 23) & (whole as i32 as f32 == value)
-        };
+        let is_count = |value: f32| (value > 0.0) & is_whole(value, LARGEST_WHOLE);
         let last_column = |cell| block.cell(cell).0.last().map_or(0, |&column| column as usize);
         (0..block.n_cells()).all(|cell| last_column(cell) < self.n_genes)
             && block

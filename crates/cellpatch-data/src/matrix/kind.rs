@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{CountBlocks, Matrix, Parts};
-use crate::counts::nearest_whole;
+use crate::counts::{LARGEST_WHOLE, is_whole, nearest_whole};
 use crate::error::Result;
 
 /// Places of a matrix that are looked at, and cells at each.
@@ -130,10 +130,7 @@ impl Sample {
             return;
         }
         // One look at all for what counts are, which most values are; one by one only if they are not.
-        let is_count = |value: f32| {
-            let whole = nearest_whole(value);
-            (whole < 1 << 23) & (whole as i32 as f32 == value)
-        };
+        let is_count = |value: f32| is_whole(value, LARGEST_WHOLE);
         let are_counts =
             values.chunks(4096).all(|values| values.iter().fold(true, |all, &value| all & is_count(value)));
         if are_counts {

@@ -1,6 +1,6 @@
 //! Lists of numbers that are mostly small, a byte each; those that are not are in a list of their own.
 
-use crate::counts::nearest_whole;
+use crate::counts::{is_whole, nearest_whole};
 
 /// Stands for the next of the wide numbers.
 const WIDE: u8 = u8::MAX;
@@ -36,11 +36,7 @@ pub(super) fn numbers(narrow: &[u8], mut wide: impl Iterator<Item = u32>) -> imp
 
 /// Whether all values are whole numbers up to 65,535.
 pub(super) fn are_counts(values: &[f32]) -> bool {
-    let is_count = |value: f32| {
-        let whole = nearest_whole(value);
-        (whole <= u32::from(u16::MAX)) & (whole as i32 as f32 == value)
-    };
-    values.iter().fold(true, |all, &value| all & is_count(value))
+    values.iter().fold(true, |all, &value| all & is_whole(value, u16::MAX.into()))
 }
 
 /// Appends values that [are counts](are_counts).
