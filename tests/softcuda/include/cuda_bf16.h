@@ -1,0 +1,1 @@
+#include "soft_half.h"
