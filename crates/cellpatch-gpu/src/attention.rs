@@ -2,10 +2,12 @@
 //!
 //! A workgroup takes one head of one cell and a tile of its queries, one or two queries a unit; keys and values go through shared memory,
 //! a tile at a time. The backward pass computes the weights again from the logarithms of the softmax's denominators: one kernel
-//! where each query's gradient has an owner, one where each key's has.
+//! where each query's gradient has an owner, one where each key's has. Where there are tensor cores for what is stored with 16
+//! bits, [`tensor`] does the same by them.
 
 mod backward;
 mod forward;
+mod tensor;
 
 pub use self::backward::{AttentionGradient, AttentionGradients, attention_backward};
 pub use self::forward::{AttentionOutput, attention_forward};
@@ -60,6 +62,9 @@ pub struct GeneSlots<'a> {
     /// What one unit of expression adds to a key, then what it adds to a value: [2, width], stored as the tables.
     pub slopes: &'a Floats,
 }
+
+/// Below every score, and finite, because not every shading language knows infinity.
+const LOWEST: f32 = -1.0e30;
 
 /// Memory that the kernel with most of it is bound to, sizes and numbers included.
 const BINDINGS: u32 = 15;

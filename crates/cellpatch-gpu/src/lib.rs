@@ -5,8 +5,8 @@
 //! backend modules join these kernels to Burn's tensors.
 //!
 //! What a gradient sums has one owner, which sums it in one order: there are no atomic operations, and a call gives the same bits
-//! every time. Nothing depends on planes (warps, subgroups): workgroups share memory and barriers only. Floats are stored as
-//! the call says (`f32`, `f16`, `bf16`) and computed with as `f32`.
+//! every time. Nothing depends on planes (warps, subgroups), but for attention by tensor cores: workgroups share memory and barriers
+//! only. Floats are stored as the call says (`f32`, `f16`, `bf16`) and computed with as `f32`.
 
 #![allow(unsafe_code, reason = "kernels are launched over raw memory; the functions check its size")]
 
@@ -14,6 +14,7 @@ pub mod adam;
 pub mod attention;
 pub mod block;
 pub mod buffer;
+pub mod cuda_headers;
 pub mod dropout;
 pub mod feedforward;
 pub mod genes;

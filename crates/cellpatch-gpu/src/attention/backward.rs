@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 
 use super::{
     AttentionInput, AttentionOutput, Plan, Sizes, denominator, fill_part, load_part, owned_row, place,
-    query_vector, vector_of,
+    query_vector, tensor, vector_of,
 };
 use crate::dropout::{Drawn, RowState, kept, pair_bits, row_state, stream_key, wide};
 use crate::memory::{Floats, argument, f32_storage};
@@ -44,12 +44,46 @@ pub fn attention_backward<R: Runtime>(
     input: &AttentionInput<'_>,
     gradient: &AttentionGradient<'_>,
 ) -> AttentionGradients {
-    let plan = input.plan(client, input.query_rows.padded, 2);
     let storage = input.queries.storage;
     // Where all cells ask the same, each has a part of the queries' gradient.
     let for_queries_storage = if input.queries_are_shared { f32_storage() } else { storage };
     let for_queries = Floats::empty(client, input.n_outputs(), for_queries_storage);
     let delta = Floats::empty(client, input.n_denominators(), f32_storage());
+    let [for_keys, for_values] = [0; 2].map(|_| Floats::empty(client, input.n_keys(), storage));
+    let targets =
+        Targets { delta: &delta, for_queries: &for_queries, for_keys: &for_keys, for_values: &for_values };
+    if tensor::serves(client, input) {
+        tensor::attention_backward(client, input, gradient, &targets);
+    } else {
+        by_units(client, input, gradient, &targets);
+    }
+    let for_queries = if input.queries_are_shared {
+        let n = input.n_queries();
+        let columns = Columns { stride: n, first: 0, n };
+        sum_of_columns(client, &for_queries, input.n_cells, columns, storage)
+    } else {
+        for_queries
+    };
+    AttentionGradients { for_queries, for_keys, for_values }
+}
+
+/// What the backward pass fills.
+pub(super) struct Targets<'a> {
+    /// Of each query: the sum of the products of output and its gradient.
+    pub(super) delta: &'a Floats,
+    pub(super) for_queries: &'a Floats,
+    pub(super) for_keys: &'a Floats,
+    pub(super) for_values: &'a Floats,
+}
+
+fn by_units<R: Runtime>(
+    client: &ComputeClient<R>,
+    input: &AttentionInput<'_>,
+    gradient: &AttentionGradient<'_>,
+    targets: &Targets<'_>,
+) {
+    let plan = input.plan(client, input.query_rows.padded, 2);
+    let storage = input.queries.storage;
     let AttentionGradient { computed, for_output } = gradient;
     let [gene_rows, expression, slopes] = input.gene_arguments();
     // SAFETY: every argument's size was checked against its memory, and the kernel stays within these sizes.
@@ -70,18 +104,17 @@ pub fn attention_backward<R: Runtime>(
             computed.output.argument(input.n_outputs()),
             for_output.argument(input.n_outputs()),
             computed.log_sum_exp.argument(input.n_denominators()),
-            delta.argument(input.n_denominators()),
-            for_queries.argument(input.n_outputs()),
+            targets.delta.argument(input.n_denominators()),
+            targets.for_queries.argument(input.n_outputs()),
             input.sizes(),
             input.dropout().argument(),
             plan,
             storage,
-            for_queries_storage,
+            targets.for_queries.storage,
         );
     }
     let plan = input.plan(client, input.key_rows.padded, 1);
     let [gene_rows, expression, slopes] = input.gene_arguments();
-    let [for_keys, for_values] = [0; 2].map(|_| Floats::empty(client, input.n_keys(), storage));
     // SAFETY: as above.
     unsafe {
         keys_kernel::launch_unchecked::<R>(
@@ -99,23 +132,15 @@ pub fn attention_backward<R: Runtime>(
             input.seed.argument(),
             for_output.argument(input.n_outputs()),
             computed.log_sum_exp.argument(input.n_denominators()),
-            delta.argument(input.n_denominators()),
-            for_keys.argument(input.n_keys()),
-            for_values.argument(input.n_keys()),
+            targets.delta.argument(input.n_denominators()),
+            targets.for_keys.argument(input.n_keys()),
+            targets.for_values.argument(input.n_keys()),
             input.sizes(),
             input.dropout().argument(),
             plan,
             storage,
         );
     }
-    let for_queries = if input.queries_are_shared {
-        let n = input.n_queries();
-        let columns = Columns { stride: n, first: 0, n };
-        sum_of_columns(client, &for_queries, input.n_cells, columns, storage)
-    } else {
-        for_queries
-    };
-    AttentionGradients { for_queries, for_keys, for_values }
 }
 
 #[cube(launch_unchecked)]

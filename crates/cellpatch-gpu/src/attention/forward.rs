@@ -2,16 +2,16 @@
 
 use cubecl::prelude::*;
 
-use super::{AttentionInput, Plan, Sizes, denominator, fill_part, owned_row, place, query_vector, vector_of};
+use super::{
+    AttentionInput, LOWEST, Plan, Sizes, denominator, fill_part, owned_row, place, query_vector, tensor,
+    vector_of,
+};
 use crate::dropout::{Drawn, RowState, kept, pair_bits, row_state, stream_key, wide};
 use crate::memory::{Floats, argument, f32_storage};
 use crate::tile::{Four, Stored, add_multiple, load, product, store, zeros};
 
 /// Keys whose scores are taken together, between two looks at the highest.
 const KEYS: usize = 8;
-
-/// Below every score, and finite, because not every shading language knows infinity.
-const LOWEST: f32 = -1.0e30;
 
 /// What attention gathered.
 #[derive(Debug, Clone)]
@@ -31,6 +31,9 @@ pub fn attention_forward<R: Runtime>(
     client: &ComputeClient<R>,
     input: &AttentionInput<'_>,
 ) -> AttentionOutput {
+    if tensor::serves(client, input) {
+        return tensor::attention_forward(client, input);
+    }
     let plan = input.plan(client, input.query_rows.padded, 2);
     let storage = input.queries.storage;
     let output = Floats::empty(client, input.n_outputs(), storage);
