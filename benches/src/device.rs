@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use cellpatch_model::cuda_headers;
 use cubecl::Runtime;
 use cubecl::client::ComputeClient;
 
@@ -49,6 +50,20 @@ impl Device {
             Self::Cuda => of(&cubecl::cuda::CudaRuntime::client(&Default::default())),
         }
     }
+}
+
+/// Has this process and those it starts find headers for CUDA's compiler where there is no toolkit: when the program starts.
+pub(crate) fn take_cuda_headers() -> crate::Result<()> {
+    let folder = std::env::temp_dir().join("cellpatch-bench-cuda");
+    // SAFETY: the program starts, and has one thread.
+    #[expect(unsafe_code, reason = "CubeCL is told by the environment alone")]
+    unsafe {
+        cuda_headers::stand_in(&folder);
+    }
+    if cuda_headers::are_taken_from(&folder) {
+        cuda_headers::write(&folder)?;
+    }
+    Ok(())
 }
 
 /// Runs `$body` with `$backend` naming the device's backend (without autodiff) and `$device` the device.

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::Backend;
-use cellpatch_data::{MaskedBatch, ShardOptions, write_shards};
+use cellpatch_data::{ShardOptions, write_shards};
 use cellpatch_model::{ModelBackend, Preset};
-use cellpatch_train::{PretrainingConfig, PretrainingData};
+use cellpatch_train::{PreparedCells, PretrainingConfig, PretrainingData};
 use clap::Args;
 
 use crate::Result;
@@ -41,7 +41,7 @@ pub(crate) struct Options {
 /// Cells a second, and what of the time was waited.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Feeding {
-    /// Read, masked and assembled, and thrown away.
+    /// Read, masked, padded and sorted by gene, and thrown away.
     loading: f64,
     /// Trained on, all batches being in memory.
     training: f64,
@@ -88,18 +88,22 @@ where
     Autodiff<B>: ModelBackend<Device = B::Device>,
 {
     let n_cells = data.training().n_cells() as f64;
-    let batches: Vec<MaskedBatch> = data.training().epoch(1, 0).collect::<std::result::Result<_, _>>()?;
     let mut training = Pretraining::<B>::new(0.1, device)?;
+    let preparation = training.preparation();
+    let prepared = || {
+        let preparation = preparation.clone();
+        data.training().finished_epoch(1, 0, move |batch| preparation.prepare(&batch))
+    };
+    let batches: Vec<PreparedCells> = prepared().collect::<std::result::Result<_, _>>()?;
     let mut shares = Vec::new();
-    let loading =
-        median_seconds(|| Ok(data.training().epoch(1, 0).try_for_each(|batch| batch.map(drop))?))?;
+    let loading = median_seconds(|| Ok(prepared().try_for_each(|batch| batch.map(drop))?))?;
     let trained = median_seconds(|| {
         batches.iter().for_each(|batch| training.step(batch.clone()));
         wait::<B>(device)
     })?;
     let together = median_seconds(|| {
         let (start, mut waited) = (Instant::now(), 0.0);
-        let mut coming = data.training().epoch(1, 0);
+        let mut coming = prepared();
         loop {
             let asked = Instant::now();
             let batch = coming.next();
@@ -142,7 +146,7 @@ impl Feeding {
     pub(crate) fn table(&self, device: Device) -> Result<String> {
         let mut text = String::from("| | cells/s |\n|---|---:|\n");
         for (name, rate) in [
-            ("loading alone: read, masked, assembled", self.loading),
+            ("loading alone: read, masked, padded, sorted by gene", self.loading),
             ("training alone, batches in memory", self.training),
             ("training as batches come", self.together),
         ] {

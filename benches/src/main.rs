@@ -111,6 +111,8 @@ struct Steps {
 }
 
 fn main() -> Result<()> {
+    #[cfg(feature = "models")]
+    device::take_cuda_headers()?;
     let command = Arguments::parse().command;
     // As the commands that they measure.
     match command {

@@ -61,8 +61,10 @@ where
     let mut answer = Answer::<B> { device, choice: options.device };
     match options.task {
         Task::Pretrain => {
-            let (batches, mut training) = (batches(), Pretraining::<B>::new(options.dropout, device)?);
-            answer.each(|| batches.iter().for_each(|batch| training.step(batch.clone())))
+            let mut training = Pretraining::<B>::new(options.dropout, device)?;
+            let preparation = training.preparation();
+            let prepared: Vec<_> = batches().iter().map(|batch| preparation.prepare(batch)).collect();
+            answer.each(|| prepared.iter().for_each(|batch| training.step(batch.clone())))
         }
         Task::Annotate => {
             let mut annotating = Annotating::<B>::new(options.dropout, device);

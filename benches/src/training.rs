@@ -13,11 +13,11 @@ use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, activation};
 use burn::train::TrainStep;
-use cellpatch_data::{MaskedBatch, ShardSet};
+use cellpatch_data::ShardSet;
 use cellpatch_model::{CellPatch, GeneValues, ModelBackend, Preset};
 use cellpatch_train::{
-    BatchLoss, CoupledAdam, Pretrainer, PretrainingBatch, PretrainingConfig, PretrainingData,
-    clip_global_norm, coupled_adam,
+    BatchLoss, CoupledAdam, Preparation, PreparedCells, Pretrainer, PretrainingBatch, PretrainingConfig,
+    PretrainingData, clip_global_norm, coupled_adam,
 };
 
 use crate::Result;
@@ -28,6 +28,7 @@ where
     B: ModelBackend,
     Autodiff<B>: ModelBackend<Device = B::Device>,
 {
+    preparation: Preparation,
     pretrainer: Option<Pretrainer<Autodiff<B>>>,
     optimizer: CoupledAdam<Pretrainer<Autodiff<B>>, Autodiff<B>>,
     seed: u64,
@@ -43,7 +44,14 @@ where
         let model = Preset::Paper.config().with_attention_dropout(dropout).with_output_dropout(dropout);
         let config = PretrainingConfig::new(model);
         let pretrainer = Pretrainer::new(&config, device)?;
-        Ok(Self { pretrainer: Some(pretrainer), optimizer: coupled_adam(5e-5), seed: 0, last: None })
+        let preparation = Preparation::new::<B>(&config);
+        let optimizer = coupled_adam(5e-5);
+        Ok(Self { preparation, pretrainer: Some(pretrainer), optimizer, seed: 0, last: None })
+    }
+
+    /// What a loader's threads do with a batch.
+    pub(crate) fn preparation(&self) -> Preparation {
+        self.preparation.clone()
     }
 
     /// Mean squared error of the last step; reading it waits for the device.
@@ -51,7 +59,7 @@ where
         self.last.as_ref().map_or(f64::NAN, BatchLoss::mean)
     }
 
-    pub(crate) fn step(&mut self, cells: MaskedBatch) {
+    pub(crate) fn step(&mut self, cells: PreparedCells) {
         let Some(pretrainer) = self.pretrainer.take() else { return };
         self.seed += 1;
         let output = TrainStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: self.seed });
@@ -121,7 +129,12 @@ pub(crate) fn losses(shards: &Path, n_steps: usize) -> Result<Vec<f64>> {
     let device = FlexDevice;
     Autodiff::<Flex>::seed(&device, 7);
     let mut training = Pretraining::<Flex>::new(0.0, &device)?;
-    let batches = (1..).flat_map(|epoch| data.training().epoch(epoch, 0));
+    let preparation = training.preparation();
+    let prepared = |epoch| {
+        let preparation = preparation.clone();
+        data.training().finished_epoch(epoch, 0, move |batch| preparation.prepare(&batch))
+    };
+    let batches = (1..).flat_map(prepared);
     batches
         .take(n_steps)
         .map(|batch| {

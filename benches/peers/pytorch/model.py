@@ -65,10 +65,12 @@ class Block(nn.Module):
         return self.mlp_norm(self.mlp(x) + x)
 
 
-def real_or_none(genes: Tensor, implementation: Implementation) -> Tensor | None:
-    """Where genes are real; None where nothing is padded, or nothing is masked."""
-    real = genes.ne(0)
-    return None if implementation is Implementation.AUTHORS or bool(real.all()) else real
+def real_or_none(genes: Tensor, implementation: Implementation, padded: bool) -> Tensor | None:
+    """Where genes are real; None where nothing is padded, or nothing is masked.
+
+    The host says whether anything is padded: asking the device would make it wait, and break a compiled graph.
+    """
+    return genes.ne(0) if padded and implementation is not Implementation.AUTHORS else None
 
 
 class Encoder(nn.Module):
@@ -82,12 +84,12 @@ class Encoder(nn.Module):
         self.among = nn.ModuleList(Block(implementation, dropout) for _ in range(2))
         self.latent = nn.Linear(WIDTH, LATENT)
 
-    def forward(self, values: Tensor, genes: Tensor) -> Tensor:
+    def forward(self, values: Tensor, genes: Tensor, padded: bool) -> Tensor:
         if self.implementation is Implementation.TABLE:
-            x = self.cross_by_table(values, genes)
+            x = self.cross_by_table(values, genes, padded)
         else:
             memory = self.expression(values.unsqueeze(-1)) + self.genes(genes)
-            x = self.cross(self.patches, memory, real_or_none(genes, self.implementation))
+            x = self.cross(self.patches, memory, real_or_none(genes, self.implementation, padded))
         for block in self.among:
             x = block(x, x)
         return x
@@ -102,10 +104,10 @@ class Encoder(nn.Module):
             q = F.linear(self.patches, a.in_weight[:WIDTH], a.in_bias[:WIDTH])
             self.queries = q.unflatten(-1, (N_HEADS, -1)).transpose(1, 2)
 
-    def cross_by_table(self, values: Tensor, genes: Tensor) -> Tensor:
+    def cross_by_table(self, values: Tensor, genes: Tensor, padded: bool) -> Tensor:
         rows = torch.addcmul(F.embedding(genes, self.table), values[..., None], self.slope)
         k, v = rows.unflatten(-1, (2 * N_HEADS, -1)).transpose(1, 2).split(N_HEADS, 1)
-        real = real_or_none(genes, self.implementation)
+        real = real_or_none(genes, self.implementation, padded)
         gathered = self.cross.attention.attend(self.queries.expand(len(k), -1, -1, -1), k, v, real)
         return self.cross.after_attention(self.patches, gathered)
 
@@ -119,10 +121,10 @@ class Pretraining(nn.Module):
         self.cross, self.among = Block(implementation, dropout), Block(implementation, dropout)
         self.dropout, self.output = nn.Dropout(dropout), nn.Linear(WIDTH, 1)
 
-    def forward(self, values: Tensor, genes: Tensor, targets: Tensor) -> Tensor:
-        memory = self.from_latent(self.encoder.latent(self.encoder(values, genes)))
+    def forward(self, values: Tensor, genes: Tensor, targets: Tensor, padded: tuple[bool, bool]) -> Tensor:
+        memory = self.from_latent(self.encoder.latent(self.encoder(values, genes, padded[0])))
         x = self.cross(self.encoder.genes(targets), memory)
-        x = self.among(x, x, real_or_none(targets, self.implementation))
+        x = self.among(x, x, real_or_none(targets, self.implementation, padded[1]))
         return self.output(self.dropout(x))[..., 0]
 
 
@@ -134,8 +136,8 @@ class Annotator(nn.Module):
             nn.Linear(N_PATCHES * WIDTH, 512), nn.ReLU(), nn.Linear(512, 100), nn.ReLU(), nn.Linear(100, n_classes)
         )
 
-    def forward(self, values: Tensor, genes: Tensor) -> Tensor:
-        return self.head(self.encoder(values, genes).flatten(1))
+    def forward(self, values: Tensor, genes: Tensor, padded: bool) -> Tensor:
+        return self.head(self.encoder(values, genes, padded).flatten(1))
 
 
 def masked_mean_squared_error(prediction: Tensor, values: Tensor, genes: Tensor) -> Tensor:

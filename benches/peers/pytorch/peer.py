@@ -54,6 +54,8 @@ def task(arguments: argparse.Namespace):
         return epochs(arguments.task, implementation, len(sizes), int(sizes[0, 0]), arguments.dropout)
     cells = make_cells(np.loadtxt(arguments.cells, dtype=int, ndmin=2))
     batches = make_batches(cells, arguments.batch, by_length=best)
+    # Of inputs, and of targets.
+    padded = [tuple(bool((batch[part] == 0).any()) for part in (1, 3)) for batch in batches]
     device = arguments.device
     if device != "cpu":
         batches = [[part.pin_memory() for part in batch] for batch in batches]
@@ -65,20 +67,20 @@ def task(arguments: argparse.Namespace):
         adam = optimizer(model, best, 1e-4, 5e-5)
         forward = compiled(model)
 
-        def step(values, genes, expected, targets):
+        def step(padded, values, genes, expected, targets):
             adam.zero_grad()
             with autocast:
-                prediction = forward(values, genes, targets)
+                prediction = forward(values, genes, targets, padded)
             masked_mean_squared_error(prediction.float(), expected, targets).backward()
             adam.step()
     elif arguments.task == "annotate":
         model = Annotator(implementation, arguments.dropout, N_CLASSES).train()
         adam = optimizer(model, best, 1e-3, 5e-4)
 
-        def step(values, genes, _expected, _targets):
+        def step(padded, values, genes, _expected, _targets):
             labels = torch.arange(len(values)) % N_CLASSES
             adam.zero_grad()
-            cross_entropy(model(values, genes), labels).backward()
+            cross_entropy(model(values, genes, padded[0]), labels).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             adam.step()
     else:
@@ -87,13 +89,13 @@ def task(arguments: argparse.Namespace):
             encoder.make_table()
         forward = compiled(encoder)
 
-        def step(values, genes, _expected, _targets):
+        def step(padded, values, genes, _expected, _targets):
             with torch.inference_mode(), autocast:
-                encoder.latent(forward(values, genes))
+                encoder.latent(forward(values, genes, padded[0]))
 
     def run() -> None:
-        for batch in batches:
-            step(*(part.to(device, non_blocking=True) for part in batch))
+        for batch, has_padding in zip(batches, padded):
+            step(has_padding, *(part.to(device, non_blocking=True) for part in batch))
         if device != "cpu":
             torch.cuda.synchronize()
 

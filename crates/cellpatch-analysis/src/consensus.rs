@@ -83,20 +83,21 @@ fn relabelled(grouping: &[usize], reference: &[usize], n_groups_of_reference: us
     for (&group, &of_reference) in grouping.iter().zip(reference) {
         shared[group * n_groups_of_reference + of_reference] += 1;
     }
-    let mut pairs: Vec<usize> = (0..shared.len()).collect();
+    let names_of = |group: usize| (0..n_groups_of_reference).map(move |name| (group, name));
+    let share = |(group, name): (usize, usize)| shared[group * n_groups_of_reference + name];
+    let mut pairs: Vec<(usize, usize)> = (0..n).flat_map(names_of).collect();
     // Stable: of equal shares the lower numbers come first.
-    pairs.sort_by_key(|&pair| std::cmp::Reverse(shared[pair]));
+    pairs.sort_by_key(|&pair| std::cmp::Reverse(share(pair)));
     let mut names: Vec<Option<usize>> = vec![None; n];
     let mut is_taken = vec![false; n_groups_of_reference];
-    for &pair in &pairs {
-        let (group, name) = (pair / n_groups_of_reference, pair % n_groups_of_reference);
-        if names[group].is_none() && !is_taken[name] && shared[pair] > 0 {
+    for &(group, name) in &pairs {
+        if names[group].is_none() && !is_taken[name] && share((group, name)) > 0 {
             names[group] = Some(name);
             is_taken[name] = true;
         }
     }
-    for &pair in &pairs {
-        let (group, name) = (pair / n_groups_of_reference, pair % n_groups_of_reference);
+    // Who found none that was free has the likeliest.
+    for (group, name) in pairs {
         names[group].get_or_insert(name);
     }
     names.into_iter().map(|name| name.unwrap_or(0)).collect()

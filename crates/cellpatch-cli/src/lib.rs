@@ -20,6 +20,8 @@ mod arguments;
 mod attention;
 mod builtin;
 mod cache;
+#[cfg(feature = "cuda")]
+mod cuda_toolkit;
 mod datasets;
 mod device;
 mod doctor;
@@ -67,6 +69,8 @@ where
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    #[cfg(feature = "cuda")]
+    cuda_toolkit::stand_in();
     match arguments.command {
         // They promise a memory, which blocks that are kept when they are given back would exceed.
         Command::Shard(_) | Command::Merge(_) => allocator::keep_little(),

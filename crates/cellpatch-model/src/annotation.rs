@@ -14,7 +14,8 @@ use crate::encoder::Encoder;
 use crate::error::{Error, Result};
 use crate::initialization;
 use crate::input::GeneValues;
-use crate::linear::rows;
+use crate::linear::{apply, rows};
+use crate::product::product;
 
 /// What an annotation head reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +194,7 @@ impl<B: ModelBackend> Annotator<B> {
         let scale = (norm.running_var.value() + norm.epsilon).sqrt().recip();
         let mean = norm.running_mean.value();
         self.hidden_1.weight = self.hidden_1.weight.map(|weight| weight * scale.unsqueeze_dim(1));
-        let shift = mean.unsqueeze().matmul(self.hidden_1.weight.val());
+        let shift = product(mean.unsqueeze(), self.hidden_1.weight.val());
         self.hidden_1.bias = self.hidden_1.bias.map(|bias| bias.map(|bias| bias - shift.squeeze_dim(0)));
         self
     }
@@ -215,9 +216,9 @@ impl<B: ModelBackend> Annotator<B> {
             Some(norm) => norm.forward(features),
             None => features,
         };
-        let hidden = self.dropout.forward(relu(self.hidden_1.forward(features)));
-        let hidden = self.dropout.forward(relu(self.hidden_2.forward(hidden)));
-        self.output.forward(hidden)
+        let hidden = self.dropout.forward(relu(apply(&self.hidden_1, features)));
+        let hidden = self.dropout.forward(relu(apply(&self.hidden_2, hidden)));
+        apply(&self.output, hidden)
     }
 }
 

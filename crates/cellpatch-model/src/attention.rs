@@ -5,14 +5,14 @@ pub mod plain;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::backend::Backend;
-use burn::tensor::module::linear;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::backend::ModelBackend;
 use crate::initialization;
 use crate::lengths::GeneLengths;
-use crate::linear::{row_major, rows};
+use crate::linear::{affine, row_major, rows};
 use crate::operation::{AttentionSpec, Operation, primitive, tensor};
+use crate::product::product;
 
 /// Which rows of an attention call are padding; `None` where there is none, or where it is attended.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,7 +86,7 @@ impl<B: ModelBackend> Attention<B> {
         let ([d], device) = (direction.dims(), direction.device());
         let head_dim = d / self.n_heads;
         let keys = self.in_proj_weight.val().slice([d..2 * d, 0..d]);
-        let keys: Tensor<B, 2> = keys.matmul(direction.unsqueeze_dim(1)).reshape([self.n_heads, head_dim]);
+        let keys: Tensor<B, 2> = product(keys, direction.unsqueeze_dim(1)).reshape([self.n_heads, head_dim]);
         let squares = keys.clone().powi_scalar(2).sum_dim(1).clamp_min(f32::MIN_POSITIVE);
         let last = (self.n_heads - 1).max(1) as f32;
         let gains: Vec<f32> = (0..self.n_heads).map(|head| steepest as f32 * head as f32 / last).collect();
@@ -142,7 +142,7 @@ impl<B: ModelBackend> Attention<B> {
         let part = (role as usize) * d..(role as usize + 1) * d;
         let weight = row_major(self.in_proj_weight.val().slice([part.clone(), 0..d]).transpose());
         let bias = self.in_proj_bias.val().slice([part]);
-        linear(input.reshape([cells * length, d]), weight, Some(bias)).reshape([cells, length, d])
+        affine(input.reshape([cells * length, d]), weight, Some(bias)).reshape([cells, length, d])
     }
 
     pub(crate) fn spec(&self, ragged: Ragged<'_>, device: &B::Device) -> AttentionSpec {

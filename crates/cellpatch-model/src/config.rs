@@ -38,7 +38,7 @@ pub enum Padding {
 
 impl Padding {
     /// The lengths attention must respect, if padding is not attended.
-    pub(crate) fn masked(self, lengths: &GeneLengths) -> Option<&GeneLengths> {
+    pub fn masked(self, lengths: &GeneLengths) -> Option<&GeneLengths> {
         (self == Self::Masked).then_some(lengths)
     }
 }

@@ -5,6 +5,7 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::backend::ModelBackend;
 use crate::config::ExpressionEmbedding;
 use crate::initialization;
 use crate::linear::rows;
@@ -18,7 +19,7 @@ pub enum ExpressionLayer<B: Backend> {
     Binned(Embedding<B>),
 }
 
-impl<B: Backend> ExpressionLayer<B> {
+impl<B: ModelBackend> ExpressionLayer<B> {
     pub(crate) fn new(kind: ExpressionEmbedding, embedding_dim: usize, device: &B::Device) -> Self {
         match kind {
             ExpressionEmbedding::Continuous => {

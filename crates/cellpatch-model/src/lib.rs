@@ -70,11 +70,14 @@ pub mod memory;
 pub mod model;
 pub mod operation;
 pub mod precision;
+pub mod product;
 pub mod tokens;
 pub mod weights;
 
 pub use annotation::{AnnotationHead, Annotator, AnnotatorConfig, weighted_cross_entropy};
 pub use backend::ModelBackend;
+#[cfg(feature = "cube")]
+pub use cellpatch_gpu::cuda_headers;
 pub use config::{CellPatchConfig, ExpressionEmbedding, Padding, Preset};
 pub use encoder::{Encoder, PatchReader};
 pub use error::{Error, ErrorCategory, Result};
@@ -84,5 +87,5 @@ pub use loss::masked_squared_error;
 pub use memory::{Computation, PassShape, TrainingMemory};
 pub use model::{AttentionScores, CellPatch, DecoderScores};
 pub use precision::{Precision, precision, set_precision, with_precision};
-pub use tokens::GeneTokens;
+pub use tokens::{GeneTokens, HostTokens};
 pub use weights::{Checkpoint, Fit, LoadReport, PthLayout};

@@ -7,15 +7,45 @@
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::module::linear;
+
+use crate::backend::ModelBackend;
+use crate::product;
+
+/// Applies a linear layer to every row.
+///
+/// - input: [rows, in]
+/// - output: [rows, out]
+pub(crate) fn apply<B: ModelBackend>(layer: &Linear<B>, input: Tensor<B, 2>) -> Tensor<B, 2> {
+    affine(input, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
+}
+
+/// Rows times a weight, plus a bias.
+///
+/// - input: [rows, in]
+/// - weight: [in, out]
+/// - bias: `[out]`
+/// - output: [rows, out]
+pub(crate) fn affine<B: ModelBackend>(
+    input: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Option<Tensor<B, 1>>,
+) -> Tensor<B, 2> {
+    match (product::by_kernel(&input, &weight), bias) {
+        (Some(product), Some(bias)) => product + bias.unsqueeze(),
+        (Some(product), None) => product,
+        (None, bias) => linear(input, weight, bias),
+    }
+}
 
 /// Applies a linear layer to every row of every cell, as one matrix product: a batch of small products is slower,
 /// and so is the gradient of its weight.
 ///
 /// - input: [cells, length, in]
 /// - output: [cells, length, out]
-pub(crate) fn rows<B: Backend>(layer: &Linear<B>, input: Tensor<B, 3>) -> Tensor<B, 3> {
+pub(crate) fn rows<B: ModelBackend>(layer: &Linear<B>, input: Tensor<B, 3>) -> Tensor<B, 3> {
     let [cells, length, d] = input.dims();
-    let output = layer.forward(input.reshape([cells * length, d]));
+    let output = apply(layer, input.reshape([cells * length, d]));
     let [_, d_output] = output.dims();
     output.reshape([cells, length, d_output])
 }

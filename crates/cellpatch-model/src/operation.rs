@@ -4,7 +4,6 @@
 //! backend has no kernel for a call, the plain operations do, and they are what the kernels are tested against.
 
 use std::fmt::Debug;
-use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
@@ -13,6 +12,7 @@ pub use cellpatch_kernels::adam::AdamStep;
 
 use crate::config::ExpressionEmbedding;
 use crate::lengths::GeneLengths;
+use crate::tokens::HostTokens;
 
 /// What an attention is, beside its tensors.
 #[derive(Debug, Clone)]
@@ -32,8 +32,8 @@ pub struct AttentionSpec {
 pub struct Genes<I> {
     /// [cells, genes]
     pub tensor: I,
-    /// The same in row-major order, if the host knows them: a kernel that needs them in order asks the device otherwise.
-    pub host: Option<Arc<[u32]>>,
+    /// The same on the host, if it knows them: a kernel that needs them in order asks the device otherwise.
+    pub host: Option<HostTokens>,
 }
 
 /// An operation, beside the float tensors it computes with; `I` is the backend's tensor of integers.
@@ -76,6 +76,9 @@ pub enum Operation<I> {
         /// Probability with which an element is dropped (and the others scaled up); 0 outside training.
         dropout: f64,
     },
+    /// The product of matrices of 32-bit floats, computed with 32 bits. Of left ([.., n, k]) and right ([.., k, m]), alike
+    /// before the last two dimensions; to [.., n, m].
+    Product,
 }
 
 impl<I> Operation<I> {
@@ -86,7 +89,7 @@ impl<I> Operation<I> {
             | Self::CrossBlock(attention)
             | Self::SelfBlock(attention)
             | Self::GeneBlock { attention, .. } => attention.dropout,
-            Self::EmbedGenes { .. } => 0.0,
+            Self::EmbedGenes { .. } | Self::Product => 0.0,
             Self::OutputLayer { dropout, .. } => *dropout,
         }
     }

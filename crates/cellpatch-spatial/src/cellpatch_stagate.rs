@@ -7,6 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor, TensorData};
 use cellpatch_model::operation::tensor;
+use cellpatch_model::product::product;
 use cellpatch_model::weights::{Checkpoint, LoadReport};
 use cellpatch_model::{GeneLengths, GeneTokens, GeneValues, Padding, PatchReader};
 
@@ -198,7 +199,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     /// [`CellPatchStagate::loss`] only.
     pub fn forward(&self, input: &CellPatchInput<B>) -> StagateOutput<B> {
         let pass = self.pass(input);
-        let reconstruction = pass.hidden.matmul(self.folded());
+        let reconstruction = product(pass.hidden, self.folded());
         let reconstruction = match &self.to_genes.bias {
             Some(bias) => reconstruction + bias.val().unsqueeze(),
             None => reconstruction,
@@ -210,7 +211,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
     ///
     /// - output: [spots, n_patches * d + genes]
     pub fn reconstructed_features(&self, input: &CellPatchInput<B>) -> Tensor<B, 2> {
-        self.pass(input).hidden.matmul(self.autoencoder.decoder().transpose())
+        product(self.pass(input).hidden, self.autoencoder.decoder().transpose())
     }
 
     /// Mean squared error of the reconstructed expression of the spots that count.
@@ -229,7 +230,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
 
     /// The decoder's last map and the map to genes in one: [hidden_dim, genes].
     fn folded(&self) -> Tensor<B, 2> {
-        self.autoencoder.decoder().transpose().matmul(self.to_genes.weight.val())
+        product(self.autoencoder.decoder().transpose(), self.to_genes.weight.val())
     }
 
     fn pass(&self, input: &CellPatchInput<B>) -> Pass<B> {
@@ -238,7 +239,7 @@ impl<B: SpatialBackend> CellPatchStagate<B> {
         let [n_features, hidden_dim] = first.dims();
         let of_patches = first.clone().slice([0..width, 0..hidden_dim]);
         let of_genes = first.slice([width..n_features, 0..hidden_dim]);
-        let rows = patches.matmul(of_patches) + expression_product(&input.slice, of_genes);
+        let rows = product(patches, of_patches) + expression_product(&input.slice, of_genes);
         self.autoencoder.pass(&input.slice, rows)
     }
 }

@@ -2,7 +2,8 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use burn::tensor::backend::Backend;
+use cellpatch_model::ModelBackend;
+use cellpatch_model::product::product as matrix_product;
 
 use crate::input::{PlainTensors, SpatialInput};
 use crate::operation::SquaredError;
@@ -11,8 +12,8 @@ use crate::operation::SquaredError;
 ///
 /// - matrix: [genes, d]
 /// - output: [spots, d]
-pub fn expression_product<B: Backend>(input: &SpatialInput<B>, matrix: Tensor<B, 2>) -> Tensor<B, 2> {
-    input.plain().expression.clone().matmul(matrix)
+pub fn expression_product<B: ModelBackend>(input: &SpatialInput<B>, matrix: Tensor<B, 2>) -> Tensor<B, 2> {
+    matrix_product(input.plain().expression.clone(), matrix)
 }
 
 /// Softmax over each spot's neighbours j of `sigmoid(source . h_j + target . h_i)`.
@@ -21,7 +22,7 @@ pub fn expression_product<B: Backend>(input: &SpatialInput<B>, matrix: Tensor<B,
 /// - source, target: `[d]`
 /// - pruned: over the neighbours in the pruned graph only; all others have weight 0
 /// - output: `[edges]`
-pub fn attention_weights<B: Backend>(
+pub fn attention_weights<B: ModelBackend>(
     input: &SpatialInput<B>,
     rows: Tensor<B, 2>,
     source: Tensor<B, 1>,
@@ -49,7 +50,7 @@ pub fn attention_weights<B: Backend>(
 /// - rows: [spots, d]
 /// - weights: `[edges]`
 /// - output: [spots, d]
-pub fn gather<B: Backend>(
+pub fn gather<B: ModelBackend>(
     input: &SpatialInput<B>,
     rows: Tensor<B, 2>,
     weights: Tensor<B, 1>,
@@ -68,7 +69,7 @@ pub fn gather<B: Backend>(
 }
 
 /// x above 0 and `exp(x) - 1` below (`torch.nn.functional.elu`).
-pub fn elu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn elu<B: ModelBackend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     let positive = x.clone().greater_elem(0.0);
     (x.clone().clamp_max(0.0).exp() - 1.0).mask_where(positive, x)
 }
@@ -80,7 +81,7 @@ pub fn elu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 /// - weight: W, [genes, d]
 /// - bias: b, `[genes]`
 /// - output: `[1]`
-pub fn squared_error<B: Backend>(
+pub fn squared_error<B: ModelBackend>(
     known: &SquaredError,
     product: Tensor<B, 2>,
     hidden: Tensor<B, 2>,
@@ -88,11 +89,11 @@ pub fn squared_error<B: Backend>(
     bias: Option<Tensor<B, 1>>,
 ) -> Tensor<B, 1> {
     let ([n_spots, _], [n_genes, _]) = (hidden.dims(), weight.dims());
-    let gram = |rows: &Tensor<B, 2>| rows.clone().transpose().matmul(rows.clone());
+    let gram = |rows: &Tensor<B, 2>| matrix_product(rows.clone().transpose(), rows.clone());
     let mut sum = (gram(&hidden) * gram(&weight)).sum() - (product * hidden.clone()).sum() * 2.0;
     if let Some(bias) = bias {
         let sums = Tensor::<B, 1>::from_floats(&known.sums_by_gene[..], &hidden.device());
-        let decoded = weight.matmul(hidden.sum_dim(0).transpose()).squeeze_dim::<1>(1);
+        let decoded = matrix_product(weight, hidden.sum_dim(0).transpose()).squeeze_dim::<1>(1);
         sum =
             sum + (bias.clone() * (decoded - sums)).sum() * 2.0 + bias.powi_scalar(2).sum() * n_spots as f64;
     }

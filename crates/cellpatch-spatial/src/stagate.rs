@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use cellpatch_model::operation::{primitive, tensor};
+use cellpatch_model::product::product;
 
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ impl<B: SpatialBackend> Stagate<B> {
     /// Embedding and reconstruction. The latter is of every spot and gene: training needs [`Stagate::loss`] only.
     pub fn forward(&self, input: &SpatialInput<B>) -> StagateOutput<B> {
         let pass = self.pass(input, expression_product(input, self.conv1.lin_src.val()));
-        let reconstruction = pass.hidden.matmul(self.decoder().transpose());
+        let reconstruction = product(pass.hidden, self.decoder().transpose());
         StagateOutput { latent: pass.latent, reconstruction }
     }
 
@@ -109,12 +110,12 @@ impl<B: SpatialBackend> Stagate<B> {
     pub(crate) fn pass(&self, input: &SpatialInput<B>, rows: Tensor<B, 2>) -> Pass<B> {
         let weights = self.weights(input, &rows);
         let hidden = gather(input, rows, weights.clone());
-        let latent = hidden.matmul(self.conv2.lin_src.val());
+        let latent = product(hidden, self.conv2.lin_src.val());
         let back = match &self.conv3 {
             Some(layer) => layer.lin_src.val(),
             None => self.conv2.lin_src.val().transpose(),
         };
-        let hidden = gather(input, latent.clone().matmul(back), weights.clone());
+        let hidden = gather(input, product(latent.clone(), back), weights.clone());
         Pass { weights, latent, hidden }
     }
 

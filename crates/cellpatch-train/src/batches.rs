@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
-use cellpatch_data::{Loader, MaskedBatch};
+use cellpatch_data::Loader;
 
+use crate::prepared::{Preparation, PreparedCells};
 use crate::{Error, Result};
 
 /// A batch on its way to the model.
@@ -20,7 +21,7 @@ pub struct Batch<C> {
 }
 
 /// A batch of masked cells.
-pub type PretrainingBatch = Batch<MaskedBatch>;
+pub type PretrainingBatch = Batch<PreparedCells>;
 
 /// Where the batches of a training, or of its validation, come from.
 ///
@@ -49,24 +50,31 @@ pub type BatchIterator<'a, C> = Box<dyn Iterator<Item = Result<C>> + Send + 'a>;
 
 /// Cells of a loader with some of their genes hidden.
 #[derive(Debug, Clone)]
-pub struct MaskedCells(pub Arc<Loader>);
+pub struct MaskedCells {
+    /// Where they come from.
+    pub loader: Arc<Loader>,
+    /// How the loader's threads make them ready for the model.
+    pub preparation: Preparation,
+}
 
 impl BatchSource for MaskedCells {
-    type Cells = MaskedBatch;
+    type Cells = PreparedCells;
 
     fn n_batches(&self) -> usize {
-        self.0.n_batches()
+        self.loader.n_batches()
     }
 
     fn n_cells(&self) -> usize {
-        self.0.n_cells()
+        self.loader.n_cells()
     }
 
-    fn read(&self, epoch: u64, first_batch: usize) -> BatchIterator<'_, MaskedBatch> {
-        Box::new(self.0.epoch(epoch, first_batch).map(|cells| Ok(cells?)))
+    fn read(&self, epoch: u64, first_batch: usize) -> BatchIterator<'_, PreparedCells> {
+        let preparation = self.preparation.clone();
+        let prepare = move |batch| preparation.prepare(&batch);
+        Box::new(self.loader.finished_epoch(epoch, first_batch, prepare).map(|cells| Ok(cells?)))
     }
 
-    fn cells_in(cells: &MaskedBatch) -> usize {
+    fn cells_in(cells: &PreparedCells) -> usize {
         cells.n_cells()
     }
 }

@@ -5,70 +5,29 @@ use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use cellpatch_data::{MaskedBatch, Masking, PaddedShape};
+use cellpatch_data::Masking;
 use cellpatch_model::{
-    CellPatch, CellPatchConfig, Computation, GeneTargets, GeneValues, ModelBackend, PassShape,
-    TrainingMemory, masked_squared_error, pad_values, precision,
+    CellPatch, CellPatchConfig, Computation, ModelBackend, PassShape, TrainingMemory, masked_squared_error,
+    precision,
 };
 
 use crate::batches::{MaskedCells, PretrainingBatch, mix};
 use crate::clipping::clip_global_norm;
 use crate::config::PretrainingConfig;
 use crate::loss::BatchLoss;
+use crate::prepared::{Cost, PreparedCells, PreparedPart};
 use crate::setup::Trainee;
 use crate::{Error, Result};
 
 /// A model with what a training step needs to know beside it.
 ///
-/// A step takes a whole batch and computes it in parts of similar length, each within
+/// A step takes a whole batch, which [`Preparation`](crate::Preparation) has cut into parts of similar length, each within
 /// [`PretrainingConfig::max_scores`]; the gradients add up to those of the batch's mean.
 #[derive(Module, Debug)]
 pub struct Pretrainer<B: Backend> {
     /// The model.
     pub model: CellPatch<B>,
     clip_norm: Option<f32>,
-    #[module(skip)]
-    cost: Cost,
-}
-
-/// What a part of a batch holds in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cost {
-    max_scores: usize,
-    n_heads: usize,
-    n_patches: usize,
-    embedding_dim: usize,
-    stores_scores: bool,
-}
-
-impl Cost {
-    fn new<B: ModelBackend>(config: &PretrainingConfig) -> Self {
-        let model = &config.model;
-        Self {
-            max_scores: config.max_scores,
-            n_heads: model.n_heads,
-            n_patches: model.n_patches,
-            embedding_dim: model.embedding_dim,
-            stores_scores: B::stores_scores(model),
-        }
-    }
-
-    /// Numbers that a padded part holds in memory at once: the attention scores of the largest block, or, where a kernel
-    /// stores none, the rows that are kept for the backward pass.
-    fn of(&self, shape: PaddedShape) -> usize {
-        let PaddedShape { n_cells, longest_input, longest_target } = shape;
-        if !self.stores_scores {
-            // Keys and values of the input; of the targets embedding, output and what was gathered, in each of two blocks.
-            return n_cells * self.embedding_dim * (2 * longest_input + 6 * longest_target);
-        }
-        let encoder = self.n_patches * longest_input.max(self.n_patches);
-        let decoder = longest_target * longest_target.max(self.n_patches);
-        n_cells * self.n_heads * encoder.max(decoder)
-    }
-
-    fn of_cell(&self, PassShape { longest_input, longest_target, .. }: PassShape) -> usize {
-        self.of(PaddedShape { n_cells: 1, longest_input, longest_target }).max(1)
-    }
 }
 
 /// The memory that a pretraining takes on a device: that of its largest part.
@@ -121,29 +80,12 @@ impl<B: ModelBackend> Pretrainer<B> {
     /// [`Error::Model`] when the model's configuration makes no sense.
     pub fn new(config: &PretrainingConfig, device: &B::Device) -> Result<Self> {
         config.model.validate().map_err(Error::Model)?;
-        Ok(Self {
-            model: numbered(config.model.init(device)),
-            clip_norm: config.clip_norm,
-            cost: Cost::new::<B>(config),
-        })
-    }
-
-    fn parts(&self, batch: &MaskedBatch) -> Vec<MaskedBatch> {
-        let mut parts = batch.micro_batches(self.cost.max_scores, |shape| self.cost.of(shape));
-        // A part without targets has no loss and no gradient.
-        parts.retain(|part| part.n_targets() > 0);
-        parts
+        Ok(Self { model: numbered(config.model.init(device)), clip_norm: config.clip_norm })
     }
 
     /// Sum of squared errors over a part's targets: `[1]`.
-    fn squared_error(&self, part: &MaskedBatch, device: &B::Device) -> Tensor<B, 1> {
-        let cells = || 0..part.n_cells();
-        let (genes, values): (Vec<_>, Vec<_>) = cells().map(|cell| part.input(cell)).unzip();
-        let GeneTargets { genes, lengths } = GeneTargets::pad(&genes, device);
-        let input = GeneValues { genes, values: pad_values(&values, &lengths, device), lengths };
-        let (genes, values): (Vec<_>, Vec<_>) = cells().map(|cell| part.target(cell)).unzip();
-        let targets = GeneTargets::pad(&genes, device);
-        let expected = pad_values(&values, &targets.lengths, device);
+    fn squared_error(&self, part: PreparedPart, device: &B::Device) -> Tensor<B, 1> {
+        let (input, targets, expected) = part.on(device);
         let prediction = self.model.forward(&input, &targets);
         masked_squared_error(prediction, expected, &targets.lengths).0
     }
@@ -180,14 +122,14 @@ where
 
     fn step(&self, batch: PretrainingBatch) -> TrainOutput<Self::Output> {
         let device = self.device();
-        let n_targets = batch.cells.n_targets();
+        let n_targets = batch.cells.n_targets;
         let mut gradients = GradientsAccumulator::new();
         let mut sums = Vec::new();
         let mut seed = batch.dropout_seed;
-        for part in self.parts(&batch.cells) {
+        for part in batch.cells.parts {
             B::seed(&device, seed);
             seed = mix(seed);
-            let squared_error = self.squared_error(&part, &device);
+            let squared_error = self.squared_error(part, &device);
             sums.push(squared_error.clone().inner());
             let loss = squared_error.div_scalar(n_targets as f32);
             gradients.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
@@ -215,8 +157,9 @@ impl<B: ModelBackend> InferenceStep for Pretrainer<B> {
 
     fn step(&self, batch: PretrainingBatch) -> BatchLoss<B> {
         let device = self.device();
-        let sums = self.parts(&batch.cells).iter().map(|part| self.squared_error(part, &device)).collect();
-        pretraining_loss(sums, batch.cells.n_targets())
+        let PreparedCells { n_targets, parts, .. } = batch.cells;
+        let sums = parts.into_iter().map(|part| self.squared_error(part, &device)).collect();
+        pretraining_loss(sums, n_targets)
     }
 }
 
@@ -239,7 +182,10 @@ mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
     use burn::module::ModuleVisitor;
+    use cellpatch_data::MaskedBatch;
     use cellpatch_model::Preset;
+
+    use crate::prepared::Preparation;
 
     type B = Autodiff<Flex>;
 
@@ -261,11 +207,18 @@ mod tests {
         batch
     }
 
-    fn pretrainer(max_scores: usize, clip_norm: Option<f32>) -> Pretrainer<B> {
+    fn config(max_scores: usize) -> PretrainingConfig {
         let model = Preset::Tiny.config().with_attention_dropout(0.0).with_output_dropout(0.0);
-        let config = PretrainingConfig { max_scores, clip_norm, ..PretrainingConfig::new(model) };
+        PretrainingConfig { max_scores, clip_norm: None, ..PretrainingConfig::new(model) }
+    }
+
+    fn pretrainer() -> Pretrainer<B> {
         B::seed(&Default::default(), 3);
-        Pretrainer::new(&config, &Default::default()).unwrap()
+        Pretrainer::new(&config(usize::MAX), &Default::default()).unwrap()
+    }
+
+    fn batch(cells: &MaskedBatch, max_scores: usize) -> PretrainingBatch {
+        PretrainingBatch { cells: Preparation::new::<B>(&config(max_scores)).prepare(cells), dropout_seed: 1 }
     }
 
     /// All gradients of a module, one after the other.
@@ -287,15 +240,14 @@ mod tests {
 
     #[test]
     fn a_batch_in_parts_has_the_gradient_and_loss_of_the_whole() {
-        let batch = PretrainingBatch { cells: cells(), dropout_seed: 1 };
-        let whole = pretrainer(usize::MAX, None);
-        let parts = pretrainer(20_000, None);
-        assert_eq!(whole.parts(&batch.cells).len(), 1);
-        assert!(parts.parts(&batch.cells).len() > 2, "the batch is cut");
-        let (a, b) = (TrainStep::step(&whole, batch.clone()), TrainStep::step(&parts, batch));
+        let pretrainer = pretrainer();
+        let (whole, parts) = (batch(&cells(), usize::MAX), batch(&cells(), 20_000));
+        assert_eq!(whole.cells.parts.len(), 1);
+        assert!(parts.cells.parts.len() > 2, "the batch is cut");
+        let (a, b) = (TrainStep::step(&pretrainer, whole), TrainStep::step(&pretrainer, parts));
         let (loss_a, loss_b) = (a.item.sum(), b.item.sum());
         assert!((loss_a / loss_b - 1.0).abs() < 1e-6, "{loss_a} {loss_b}");
-        let (a, b) = (gradients(&whole, &a.grads), gradients(&parts, &b.grads));
+        let (a, b) = (gradients(&pretrainer, &a.grads), gradients(&pretrainer, &b.grads));
         let largest = a.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
         let apart = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(a.len() == b.len() && apart < 1e-5 * largest, "{apart} of {largest}");
@@ -303,23 +255,19 @@ mod tests {
 
     #[test]
     fn the_loss_is_the_mean_over_all_targets() {
-        let pretrainer = pretrainer(usize::MAX, None).valid();
-        let output = InferenceStep::step(&pretrainer, PretrainingBatch { cells: cells(), dropout_seed: 0 });
+        let pretrainer = pretrainer().valid();
+        let output = InferenceStep::step(&pretrainer, batch(&cells(), usize::MAX));
         assert_eq!(output.weight, 75.0);
         let by_cell: f64 = (0..6)
-            .map(|cell| {
-                let cells = cells().select(&[cell]);
-                InferenceStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: 0 }).sum()
-            })
+            .map(|cell| InferenceStep::step(&pretrainer, batch(&cells().select(&[cell]), usize::MAX)).sum())
             .sum();
         assert!((output.sum() / by_cell - 1.0).abs() < 1e-6);
     }
 
     #[test]
     fn clipping_scales_all_gradients_by_their_common_norm() {
-        let pretrainer = pretrainer(usize::MAX, None);
-        let batch = PretrainingBatch { cells: cells(), dropout_seed: 1 };
-        let output = TrainStep::step(&pretrainer, batch);
+        let pretrainer = pretrainer();
+        let output = TrainStep::step(&pretrainer, batch(&cells(), usize::MAX));
         let before = gradients(&pretrainer, &output.grads);
         let norm = before.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
         let limit = (norm / 3.0) as f32;
@@ -345,8 +293,8 @@ mod tests {
             pretrainer.visit(&mut ids);
             ids.0
         };
-        let first = ids(&pretrainer(1, None));
-        assert_eq!(first, ids(&pretrainer(1, None)));
+        let first = ids(&pretrainer());
+        assert_eq!(first, ids(&pretrainer()));
         let mut distinct = first.clone();
         distinct.sort();
         distinct.dedup();

@@ -18,6 +18,7 @@ use crate::config::PretrainingConfig;
 use crate::files::write_json;
 use crate::metrics::Observer;
 use crate::objective::Pretrainer;
+use crate::prepared::Preparation;
 use crate::run::RunDirectory;
 use crate::setup::{CheckpointPolicy, TrainingSetup};
 use crate::strategy;
@@ -248,10 +249,11 @@ where
     let fingerprint = fingerprint::<B>(device, data, config)?;
     let validation_loss_gene_mean = gene_mean_loss(data, config, collective.as_deref())?;
     let part = |loader: &Arc<Loader>| -> Result<MaskedCells> {
-        Ok(MaskedCells(match &collective {
+        let loader = match &collective {
             Some(ranks) => Arc::new(loader.of_rank(ranks.rank(), ranks.world_size())?),
             None => Arc::clone(loader),
-        }))
+        };
+        Ok(MaskedCells { loader, preparation: Preparation::new::<B>(config) })
     };
 
     B::seed(device, config.seed);

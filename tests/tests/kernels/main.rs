@@ -11,6 +11,7 @@
 mod device;
 mod graph;
 mod model;
+mod product;
 
 /// The tests of this binary for one backend.
 macro_rules! kernels {
@@ -51,6 +52,11 @@ macro_rules! kernels {
             #[test]
             fn blocks_compute_in_every_precision_that_the_device_has() {
                 run(crate::model::check_precision::<Inner>);
+            }
+
+            #[test]
+            fn products_keep_32_bits() {
+                run(crate::product::check_product::<Inner>);
             }
 
             fn run(test: impl FnOnce()) {

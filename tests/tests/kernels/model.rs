@@ -9,21 +9,29 @@ use burn::tensor::{Distribution, Int, Tensor};
 use cellpatch_model::backend::without_kernels;
 use cellpatch_model::operation::{Genes, Operation, primitive, tensor as tensor_of};
 use cellpatch_model::{
-    CellPatch, CellPatchConfig, Error, ExpressionEmbedding, GeneLengths, GeneTargets, GeneValues,
+    CellPatch, CellPatchConfig, Error, ExpressionEmbedding, GeneLengths, GeneTargets, GeneValues, HostTokens,
     ModelBackend, Padding, Precision, Preset, with_precision,
 };
 
 /// Tokens of each cell, of a table of 128: cells without genes and without targets among them.
-const INPUTS: [usize; 4] = [37, 0, 5, 1];
-const TARGETS: [usize; 4] = [6, 1, 0, 40];
+const SHORT: Lengths = Lengths { inputs: [37, 0, 5, 1], targets: [6, 1, 0, 40] };
+/// Around the tiles of kernels, whose rows go by 64.
+const LONG: Lengths = Lengths { inputs: [130, 64, 65, 1], targets: [70, 129, 3, 66] };
+
+/// Genes of each cell.
+#[derive(Clone, Copy)]
+struct Lengths {
+    inputs: [usize; 4],
+    targets: [usize; 4],
+}
 
 fn tokens(lengths: &[usize]) -> Vec<Vec<u32>> {
     let token = |cell: usize, slot: usize| (7 + 31 * cell + 13 * slot * (cell + 1)) as u32 % 127 + 1;
     lengths.iter().enumerate().map(|(cell, &n)| (0..n).map(|slot| token(cell, slot)).collect()).collect()
 }
 
-fn batch<B: ModelBackend>() -> (GeneValues<B>, GeneTargets<B>) {
-    let (inputs, targets) = (tokens(&INPUTS), tokens(&TARGETS));
+fn batch<B: ModelBackend>(lengths: Lengths) -> (GeneValues<B>, GeneTargets<B>) {
+    let (inputs, targets) = (tokens(&lengths.inputs), tokens(&lengths.targets));
     let values: Vec<Vec<f32>> =
         inputs.iter().map(|cell| cell.iter().map(|&token| token as f32 / 30.0).collect()).collect();
     let inputs: Vec<&[u32]> = inputs.iter().map(Vec::as_slice).collect();
@@ -34,8 +42,10 @@ fn batch<B: ModelBackend>() -> (GeneValues<B>, GeneTargets<B>) {
 }
 
 /// The prediction, and the gradient of every parameter by its place in the model.
-fn learn<B: ModelBackend>(model: &CellPatch<Autodiff<B>>) -> BTreeMap<String, Vec<f32>> {
-    let (input, targets) = batch::<Autodiff<B>>();
+fn learn<B: ModelBackend>(model: &CellPatch<Autodiff<B>>, lengths: Lengths) -> BTreeMap<String, Vec<f32>> {
+    let (input, targets) = batch::<Autodiff<B>>(lengths);
+    // Dropout is the same in every call.
+    B::seed(&Default::default(), 5);
     let prediction = model.forward(&input, &targets) * targets.lengths.real(&Default::default());
     let gradients = prediction.clone().powi_scalar(2).sum().backward();
     struct Collect<'a, B: ModelBackend> {
@@ -92,8 +102,8 @@ pub(crate) fn check_gradients<B: ModelBackend>() {
     let binned = ExpressionEmbedding::Binned { max_value: 5 };
     for config in [small(), small().with_padding(Padding::Attended), small().with_expression(binned)] {
         let model = model::<B>(&config);
-        let found = learn(&model);
-        let expected = without_kernels(|| learn(&model));
+        let found = learn(&model, SHORT);
+        let expected = without_kernels(|| learn(&model, SHORT));
         assert_ne!(found, expected, "no kernel was used: kernels round in other places");
         compare(&found, &expected, 2e-5);
     }
@@ -102,7 +112,7 @@ pub(crate) fn check_gradients<B: ModelBackend>() {
 /// The first block is one kernel, and expression has a gradient through it.
 pub(crate) fn check_values<B: ModelBackend>() {
     let model = model::<B>(&small());
-    let mut input = batch::<Autodiff<B>>().0;
+    let mut input = batch::<Autodiff<B>>(SHORT).0;
     input.values = input.values.require_grad();
     let gradient = || {
         let patches = model.encoder().cross_patches(&input);
@@ -123,7 +133,7 @@ pub(crate) fn check_tokens<B: ModelBackend>() {
     let table = Tensor::<Autodiff<B>, 2>::random([9, 32], Distribution::Default, &device).require_grad();
     let tensor = Tensor::<Autodiff<B>, 2, Int>::from_ints([[3, 7, 3], [0, 0, 7]], &device).into_primitive();
     let of_gene = |host: Option<[u32; 6]>| -> Vec<f32> {
-        let host = host.map(|tokens| tokens.as_slice().into());
+        let host = host.map(|tokens| HostTokens::new(tokens.to_vec(), [2, 3]));
         let operation = Operation::EmbedGenes { genes: Genes { tensor: tensor.clone(), host } };
         let rows = Autodiff::<B>::fused(&operation, [primitive(table.clone())]).unwrap();
         let gradients = tensor_of::<Autodiff<B>, 3>(rows).sum().backward();
@@ -134,7 +144,7 @@ pub(crate) fn check_tokens<B: ModelBackend>() {
     assert_eq!(of_gene(Some([1, 1, 1, 1, 1, 8])), [0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
 
     let model = model::<B>(&small());
-    let (mut input, targets) = batch::<Autodiff<B>>();
+    let (mut input, targets) = batch::<Autodiff<B>>(SHORT);
     let predict = |input: &GeneValues<Autodiff<B>>| numbers(model.forward(input, &targets));
     let found = predict(&input);
     input.genes = input.genes.tensor().into();
@@ -177,22 +187,26 @@ pub(crate) fn check_output_layer<B: ModelBackend>() {
 
 pub(crate) fn check_precision<B: ModelBackend>() {
     let device = Default::default();
-    let model = model::<B>(&small());
-    let wide = learn(&model);
-    // Some units in the last place of 11 and of 8 binary digits.
-    for (precision, tolerance) in [(Precision::F16, 1e-2), (Precision::Bf16, 8e-2)] {
-        match with_precision::<Autodiff<B>, _>(precision, &device, || learn(&model)) {
-            Ok(narrow) => {
-                assert!(B::offers(precision, &device));
-                assert_ne!(narrow, wide, "{precision} was not used");
-                compare(&narrow, &wide, tolerance);
-            }
-            Err(error) => {
-                assert!(matches!(error, Error::NoSuchPrecision { .. }) && !B::offers(precision, &device));
-                println!("skipped: {error}");
+    for (lengths, dropout) in [(SHORT, 0.0), (LONG, 0.0), (LONG, 0.3)] {
+        B::seed(&device, 4);
+        let config = small().with_attention_dropout(dropout).with_output_dropout(0.0);
+        let model: CellPatch<Autodiff<B>> = config.init(&device);
+        let wide = learn(&model, lengths);
+        // Some units in the last place of 11 and of 8 binary digits.
+        for (precision, tolerance) in [(Precision::F16, 1e-2), (Precision::Bf16, 8e-2)] {
+            match with_precision::<Autodiff<B>, _>(precision, &device, || learn(&model, lengths)) {
+                Ok(narrow) => {
+                    assert!(B::offers(precision, &device));
+                    assert_ne!(narrow, wide, "{precision} was not used");
+                    compare(&narrow, &wide, tolerance);
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::NoSuchPrecision { .. }) && !B::offers(precision, &device));
+                    println!("skipped: {error}");
+                }
             }
         }
+        assert_eq!(learn(&model, lengths), wide, "the precision was left behind");
     }
-    assert_eq!(learn(&model), wide, "the precision was left behind");
     without_kernels(|| assert!(!B::offers(Precision::F16, &device)));
 }

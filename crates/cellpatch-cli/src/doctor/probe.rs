@@ -2,15 +2,19 @@
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
+use cellpatch_model::ModelBackend;
+use cellpatch_model::product::product;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
 use super::cuda::Card;
 use super::library::SharedLibrary;
+#[cfg(feature = "cuda")]
+use crate::cuda_toolkit;
 use crate::device::{DeviceChoice, on_device};
 #[cfg(feature = "cuda")]
 use crate::failure::Category;
@@ -47,11 +51,26 @@ impl FoundDevice {
     }
 }
 
-/// Multiplies two small matrices on a device, in a child process.
+/// Multiplies two small matrices on a device, in a child process; once for each device.
 ///
 /// # Errors
 /// Why it does not work, in words.
 pub(crate) fn probe(device: DeviceChoice) -> Result<FoundDevice, String> {
+    static KNOWN: Mutex<Vec<(DeviceChoice, Result<FoundDevice, String>)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, found)) = known.iter().find(|(of, _)| *of == device) {
+        return found.clone();
+    }
+    let found = ask(device);
+    known.push((device, found.clone()));
+    found
+}
+
+fn ask(device: DeviceChoice) -> Result<FoundDevice, String> {
+    #[cfg(feature = "cuda")]
+    if matches!(device, DeviceChoice::Cuda(_)) {
+        cuda_toolkit::write()?;
+    }
     let program =
         std::env::current_exe().map_err(|error| format!("this program cannot find itself: {error}"))?;
     let mut child = Command::new(program)
@@ -180,8 +199,8 @@ fn machine_memory() -> Option<u64> {
 }
 
 /// A product whose every element is 8, computed and read back.
-fn multiply<B: Backend>(device: &B::Device) {
-    let product = Tensor::<B, 2>::ones([8, 8], device).matmul(Tensor::ones([8, 8], device));
+fn multiply<B: ModelBackend>(device: &B::Device) {
+    let product = product(Tensor::<B, 2>::ones([8, 8], device), Tensor::ones([8, 8], device));
     let values = product.into_data();
     assert!(
         values.iter::<f32>().all(|value| (value - 8.0).abs() < 1e-3),

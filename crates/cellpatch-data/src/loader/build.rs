@@ -22,6 +22,27 @@ pub(super) trait BuildBatch: Send + Sync + 'static {
     fn build(&self, cells: &[(&StoredCells, usize)], scratch: &mut Self::Scratch) -> Self::Batch;
 }
 
+/// Batches of another builder, made into something else on the same thread.
+pub(super) struct Finished<K, F> {
+    pub builder: K,
+    pub finish: F,
+}
+
+impl<K: BuildBatch, T: Send + 'static, F: Fn(K::Batch) -> T + Send + Sync + 'static> BuildBatch
+    for Finished<K, F>
+{
+    type Batch = T;
+    type Scratch = K::Scratch;
+
+    fn scratch(&self) -> K::Scratch {
+        self.builder.scratch()
+    }
+
+    fn build(&self, cells: &[(&StoredCells, usize)], scratch: &mut K::Scratch) -> T {
+        (self.finish)(self.builder.build(cells, scratch))
+    }
+}
+
 /// Turns stored values into expression.
 #[derive(Debug)]
 pub(super) struct Normalizer {

@@ -21,7 +21,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use self::stream::Epoch;
 use self::{
-    build::{ExpressionBuilder, MaskedBuilder},
+    build::{ExpressionBuilder, Finished, MaskedBuilder},
     plan::Plan,
 };
 use crate::{
@@ -206,8 +206,19 @@ impl Loader {
     /// Reading happens on background threads, which wait when [`LoaderOptions::prefetch`] batches are ready and end
     /// when the iterator is dropped. The first error is the last item.
     pub fn epoch(&self, epoch: u64, first_batch: usize) -> Epoch<MaskedBatch> {
+        self.finished_epoch(epoch, first_batch, |batch| batch)
+    }
+
+    /// [`Loader::epoch`] with each batch made into something else on the loader's threads, such as what a device is given:
+    /// several batches at a time, so that no one waits for it.
+    pub fn finished_epoch<T: Send + 'static>(
+        &self,
+        epoch: u64,
+        first_batch: usize,
+        finish: impl Fn(MaskedBatch) -> T + Send + Sync + 'static,
+    ) -> Epoch<T> {
         let plan = Plan::new(&self.source, epoch, first_batch);
-        let builder = MaskedBuilder::new(&self.source, epoch);
+        let builder = Finished { builder: MaskedBuilder::new(&self.source, epoch), finish };
         Epoch::start(Arc::clone(&self.source), plan, builder)
     }
 

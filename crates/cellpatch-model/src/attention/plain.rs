@@ -1,10 +1,11 @@
 //! Attention of plain tensor operations: what every backend can do, and the reference for the kernels.
 
 use burn::tensor::activation::softmax;
-use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 
+use crate::backend::ModelBackend;
 use crate::operation::AttentionSpec;
+use crate::product::product;
 
 /// Added to the score of a key that must not be attended. Finite, because not every shading language knows
 /// infinity, and so far below any score that its exponential is exactly 0.
@@ -12,7 +13,7 @@ const MASKED: f32 = -1.0e30;
 
 /// What plain attention computes.
 #[derive(Debug, Clone)]
-pub struct PlainAttention<B: Backend> {
+pub struct PlainAttention<B: ModelBackend> {
     /// [cells, queries, d], 0 at padded queries.
     pub output: Tensor<B, 3>,
     /// Softmax weights before dropout: [cells, heads, queries, keys].
@@ -24,7 +25,7 @@ pub struct PlainAttention<B: Backend> {
 ///
 /// - query: [cells or 1, queries, d]
 /// - key, value: [cells, keys, d]
-pub fn attention<B: Backend>(
+pub fn attention<B: ModelBackend>(
     query: Tensor<B, 3>,
     key: Tensor<B, 3>,
     value: Tensor<B, 3>,
@@ -40,7 +41,8 @@ pub fn attention<B: Backend>(
     };
 
     let query = split(query.mul_scalar((head_dim as f64).powf(-0.5)));
-    let mut scores = query.matmul(split(key).transpose());
+    let query = query.expand([n_cells, spec.n_heads, n_queries, head_dim]);
+    let mut scores = product(query, split(key).transpose());
     if let Some(lengths) = &spec.key_lengths {
         let bias: Tensor<B, 2> =
             lengths.per_slot(&device, |cell, slot| if slot < lengths.attended(cell) { 0.0 } else { MASKED });
@@ -52,7 +54,7 @@ pub fn attention<B: Backend>(
         let keep = 1.0 - spec.dropout;
         kept = kept.clone() * kept.random_like(Distribution::Bernoulli(keep)) / keep;
     }
-    let mut output = kept.matmul(split(value)).swap_dims(1, 2).reshape([n_cells, n_queries, d]);
+    let mut output = product(kept, split(value)).swap_dims(1, 2).reshape([n_cells, n_queries, d]);
     if let Some(lengths) = &spec.query_lengths {
         let real: Tensor<B, 2> =
             lengths.per_slot(&device, |cell, slot| if slot < lengths.attended(cell) { 1.0 } else { 0.0 });

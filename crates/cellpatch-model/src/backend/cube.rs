@@ -15,6 +15,7 @@ mod floats;
 mod genes;
 mod optimizer;
 mod output;
+mod product;
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -36,6 +37,7 @@ use self::block::{CubeBlock, EXPAND, Reads};
 use self::genes::{CubeEmbedding, GenesRead, Tokens};
 use self::optimizer::CubeAdam;
 use self::output::CubeOutputLayer;
+use self::product::CubeProduct;
 use super::{ModelBackend, kernels_are_off};
 use crate::config::{CellPatchConfig, ExpressionEmbedding};
 use crate::operation::{
@@ -59,6 +61,12 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
         operation: &ModelOperation<IntTensor<Self>>,
         inputs: &[FloatTensor<Self>],
     ) -> Option<Arc<dyn Kernel<Self>>> {
+        // Not a kernel of the model's: plain operations use it, too.
+        if matches!(operation, ModelOperation::Product) {
+            let float = |input: &Promise<R>| input.dtype == DType::F32;
+            let kernel = || Arc::new(Queued::new(CubeProduct, Vec::new())) as Arc<dyn Kernel<Self>>;
+            return inputs.iter().all(float).then(kernel);
+        }
         if !serves(inputs) {
             return None;
         }
@@ -90,7 +98,7 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
                 block(attention, reads, vec![genes.tensor.clone()])
             }
             // Bins are embedded by Burn's own operations.
-            ModelOperation::GeneBlock { .. } => None,
+            ModelOperation::GeneBlock { .. } | ModelOperation::Product => None,
             ModelOperation::EmbedGenes { genes } => {
                 let [_, d] = inputs[0].shape.dims();
                 let kernel = CubeEmbedding { tokens: tokens(genes), index: OnceLock::new() };

@@ -46,6 +46,8 @@ impl ModelBackend for Flex {
             Operation::OutputLayer { lengths, dropout } => {
                 Some(Arc::new(output::FlexOutputLayer { lengths: lengths.clone(), dropout: *dropout }))
             }
+            // Burn's own has 32 bits here.
+            Operation::Product => None,
         }
     }
 

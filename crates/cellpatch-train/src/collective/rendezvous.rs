@@ -73,6 +73,13 @@ struct Hello {
     port: u16,
 }
 
+impl Hello {
+    fn of(me: &Membership, port: u16) -> Self {
+        let Membership { job, world_size, rank, fingerprint, .. } = me.clone();
+        Self { version: env!("CARGO_PKG_VERSION").into(), job, world_size, rank, fingerprint, port }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Answer {
@@ -291,15 +298,8 @@ fn call(
         Attempt::Final(CollectiveError::Listen { address: format!("{ip}, for the other ranks"), source })
     };
     let listener = TcpListener::bind((ip, 0)).map_err(failed)?;
-    let hello = Hello {
-        version: env!("CARGO_PKG_VERSION").into(),
-        job: me.job.clone(),
-        world_size: me.world_size,
-        rank: me.rank,
-        fingerprint: me.fingerprint.clone(),
-        port: listener.local_addr().map_err(failed)?.port(),
-    };
-    write_greeting(&host, &hello).map_err(again)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    write_greeting(&host, &Hello::of(me, port)).map_err(again)?;
     let patience = deadline.saturating_duration_since(Instant::now()).max(GREETING);
     host.set_read_timeout(Some(patience)).map_err(again)?;
     match read_greeting::<Answer>(&host) {
@@ -447,16 +447,8 @@ mod tests {
 
     /// A rank that has said who it is, and waits.
     fn waiting(address: &str, me: &Membership) -> TcpStream {
-        let hello = Hello {
-            version: env!("CARGO_PKG_VERSION").into(),
-            job: me.job.clone(),
-            world_size: me.world_size,
-            rank: me.rank,
-            fingerprint: me.fingerprint.clone(),
-            port: 9,
-        };
         let stream = TcpStream::connect(address).unwrap();
-        write_greeting(&stream, &hello).unwrap();
+        write_greeting(&stream, &Hello::of(me, 9)).unwrap();
         thread::sleep(Duration::from_millis(300));
         stream
     }

@@ -6,20 +6,20 @@ use burn::tensor::{Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cellpatch_gpu::genes::{BatchGenes, SlotIndex, gather_rows, sum_by_row};
-use cellpatch_kernels::block::PaddedRows;
 use cellpatch_kernels::genes::GeneIndex;
 
 use super::floats::{floats, tensor};
 use super::{CubeInputs, CubeKernel};
 use crate::lengths::GeneLengths;
+use crate::tokens::HostTokens;
 
 /// The tokens of a batch, in whose order gradients are summed.
 #[derive(Debug)]
 pub(super) struct Tokens {
     pub(super) n_cells: usize,
     pub(super) n_genes: usize,
-    /// [cells, genes], if the host knows them.
-    pub(super) host: Option<Arc<[u32]>>,
+    /// The same on the host, if it knows them.
+    pub(super) host: Option<HostTokens>,
 }
 
 impl Tokens {
@@ -34,18 +34,18 @@ impl Tokens {
         tensor: &CubeTensor<R>,
         lengths: Option<&GeneLengths>,
         capacity: usize,
-    ) -> GeneIndex {
-        let slots = PaddedRows { padded: self.n_genes, lengths: lengths.map(GeneLengths::n_genes) };
+    ) -> Arc<GeneIndex> {
         match &self.host {
-            Some(tokens) => GeneIndex::new(tokens, slots, capacity),
-            None => GeneIndex::new(&self.read_back(tensor), slots, capacity),
+            Some(tokens) => tokens.index(lengths, capacity),
+            None => self.read_back(tensor).index(lengths, capacity),
         }
     }
 
-    fn read_back<R: CubeRuntime>(&self, tensor: &CubeTensor<R>) -> Vec<u32> {
+    fn read_back<R: CubeRuntime>(&self, tensor: &CubeTensor<R>) -> HostTokens {
         let bytes = tensor.client.read_one_unchecked(tensor.handle.clone());
         let words = bytes.chunks_exact(4).take(self.n_cells * self.n_genes);
-        words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
+        let tokens = words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect();
+        HostTokens::new(tokens, [self.n_cells, self.n_genes])
     }
 }
 

@@ -15,20 +15,23 @@ use super::block::{self, Weights, weight_gradients};
 use super::{Elements, dimensions, like, padded, tensor};
 use crate::config::ExpressionEmbedding;
 use crate::operation::{AttentionSpec, Computed, Genes, Kernel};
+use crate::tokens::HostTokens;
 
 /// Tokens as numbers; `None` if they are of a type no gene has.
-fn tokens(genes: &Genes<FlexTensor>) -> Option<Arc<[u32]>> {
+fn tokens(genes: &Genes<FlexTensor>) -> Option<HostTokens> {
     if let Some(tokens) = &genes.host {
-        return Some(Arc::clone(tokens));
+        return Some(tokens.clone());
     }
+    let shape = dimensions(&genes.tensor);
     let genes = genes.tensor.to_contiguous();
     let range = genes.layout().start_offset()..;
     let n = genes.layout().shape().num_elements();
-    match genes.dtype() {
-        DType::I32 => Some(genes.storage::<i32>()[range][..n].iter().map(|&token| token as u32).collect()),
-        DType::I64 => Some(genes.storage::<i64>()[range][..n].iter().map(|&token| token as u32).collect()),
-        _ => None,
-    }
+    let tokens = match genes.dtype() {
+        DType::I32 => genes.storage::<i32>()[range][..n].iter().map(|&token| token as u32).collect(),
+        DType::I64 => genes.storage::<i64>()[range][..n].iter().map(|&token| token as u32).collect(),
+        _ => return None,
+    };
+    Some(HostTokens::new(tokens, shape))
 }
 
 /// The rows of the batch's genes: [genes of the batch, d].
@@ -56,14 +59,13 @@ pub(super) fn embedding_kernel(
 ) -> Option<Arc<dyn Kernel<Flex>>> {
     let [n_cells, n_genes] = dimensions(&genes.tensor);
     let [capacity, _] = dimensions(&inputs[0]);
-    let slots = PaddedRows { padded: n_genes, lengths: None };
-    let index = GeneIndex::new(&tokens(genes)?, slots, capacity);
+    let index = tokens(genes)?.index(None, capacity);
     Some(Arc::new(FlexEmbedding { index, n_cells, n_genes }))
 }
 
 #[derive(Debug)]
 struct FlexEmbedding {
-    index: GeneIndex,
+    index: Arc<GeneIndex>,
     n_cells: usize,
     n_genes: usize,
 }
@@ -111,7 +113,7 @@ pub(super) fn block_kernel(
     let instructions = block::shape(spec, &inputs[first_weight..], 0).instructions()?;
     let [n_cells, n_genes] = dimensions(&genes.tensor);
     let [capacity, _] = dimensions(&inputs[TABLE]);
-    let index = GeneIndex::new(&tokens(genes)?, padded(n_genes, &spec.key_lengths), capacity);
+    let index = tokens(genes)?.index(spec.key_lengths.as_ref(), capacity);
     Some(Arc::new(FlexGeneBlock {
         spec: spec.clone(),
         expression,
@@ -127,7 +129,7 @@ pub(super) fn block_kernel(
 struct FlexGeneBlock {
     spec: AttentionSpec,
     expression: ExpressionEmbedding,
-    index: GeneIndex,
+    index: Arc<GeneIndex>,
     n_cells: usize,
     n_genes: usize,
     first_weight: usize,
