@@ -60,7 +60,12 @@ def task(arguments: argparse.Namespace):
     if device != "cpu":
         batches = [[part.pin_memory() for part in batch] for batch in batches]
     autocast = torch.autocast(device, torch.bfloat16, enabled=arguments.precision == "bf16")
-    compiled = (lambda f: torch.compile(f, dynamic=True)) if arguments.compile else (lambda f: f)
+    def compiled(f):
+        if not arguments.compile:
+            return f
+        # Graphs are recorded for each shape; without them one program serves all shapes.
+        return torch.compile(f, mode="reduce-overhead", dynamic=False) if arguments.graphs else torch.compile(f, dynamic=True)
+
 
     if arguments.task == "pretrain":
         model = Pretraining(implementation, arguments.dropout).train().to(device)
@@ -95,6 +100,8 @@ def task(arguments: argparse.Namespace):
 
     def run() -> None:
         for batch, has_padding in zip(batches, padded):
+            if arguments.graphs:
+                torch.compiler.cudagraph_mark_step_begin()
             step(has_padding, *(part.to(device, non_blocking=True) for part in batch))
         if device != "cpu":
             torch.cuda.synchronize()
@@ -113,6 +120,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--graphs", action="store_true", help="with --compile: record CUDA graphs")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

@@ -32,6 +32,18 @@ fn collect(loader: &Loader, epoch: u64, first_batch: usize) -> Vec<MaskedBatch> 
     loader.epoch(epoch, first_batch).map(Result::unwrap).collect()
 }
 
+#[test]
+fn what_batches_are_made_into_comes_in_their_order() {
+    let (_folder, set) = shards(100);
+    let set = Arc::new(set);
+    let loader = loader(&set, &all(&set), &small());
+    let made = |batch: &MaskedBatch| (batch.rows.clone(), batch.n_targets());
+    let finished = loader.finished_epoch(3, 2, move |batch| made(&batch));
+    let finished: Vec<_> = finished.map(Result::unwrap).collect();
+    assert!(finished.len() > 2);
+    assert_eq!(finished, collect(&loader, 3, 2).iter().map(made).collect::<Vec<_>>());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
