@@ -3,7 +3,7 @@
 //! A workgroup takes one head of one cell and a tile of its queries, one or two queries a unit; keys and values go through shared memory,
 //! a tile at a time. The backward pass computes the weights again from the logarithms of the softmax's denominators: one kernel
 //! where each query's gradient has an owner, one where each key's has. Where there are tensor cores for what is stored with 16
-//! bits, [`tensor`] does the same by them.
+//! bits, the module `tensor` does the same by them.
 
 mod backward;
 mod forward;
