@@ -41,9 +41,9 @@ pub(crate) struct Options {
 /// Cells a second, and what of the time was waited.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Feeding {
-    /// Read, masked, padded and sorted by gene, and thrown away.
+    /// Read, masked, padded, sorted by gene and sent to the device, and thrown away.
     loading: f64,
-    /// Trained on, all batches being in memory.
+    /// Trained on, all batches being on the device.
     training: f64,
     /// Trained on as they come from the loader.
     together: f64,
@@ -146,8 +146,8 @@ impl Feeding {
     pub(crate) fn table(&self, device: Device) -> Result<String> {
         let mut text = String::from("| | cells/s |\n|---|---:|\n");
         for (name, rate) in [
-            ("loading alone: read, masked, padded, sorted by gene", self.loading),
-            ("training alone, batches in memory", self.training),
+            ("loading alone: read, masked, padded, sorted by gene, sent", self.loading),
+            ("training alone, batches on the device", self.training),
             ("training as batches come", self.together),
         ] {
             writeln!(text, "| {name} | {rate:.0} |")?;

@@ -32,8 +32,13 @@ where
     pretrainer: Option<Pretrainer<Autodiff<B>>>,
     optimizer: CoupledAdam<Pretrainer<Autodiff<B>>, Autodiff<B>>,
     seed: u64,
-    last: Option<BatchLoss<B>>,
+    /// Of the last steps, read together now and then, as the product does.
+    unread: Vec<BatchLoss<B>>,
+    last_loss: f64,
 }
+
+/// Steps between two readings of losses.
+const STEPS_PER_READ: usize = 8;
 
 impl<B> Pretraining<B>
 where
@@ -44,9 +49,16 @@ where
         let model = Preset::Paper.config().with_attention_dropout(dropout).with_output_dropout(dropout);
         let config = PretrainingConfig::new(model);
         let pretrainer = Pretrainer::new(&config, device)?;
-        let preparation = Preparation::new::<B>(&config);
+        let preparation = Preparation::new::<B>(&config, device);
         let optimizer = coupled_adam(5e-5);
-        Ok(Self { preparation, pretrainer: Some(pretrainer), optimizer, seed: 0, last: None })
+        Ok(Self {
+            preparation,
+            pretrainer: Some(pretrainer),
+            optimizer,
+            seed: 0,
+            unread: Vec::new(),
+            last_loss: f64::NAN,
+        })
     }
 
     /// What a loader's threads do with a batch.
@@ -55,8 +67,11 @@ where
     }
 
     /// Mean squared error of the last step; reading it waits for the device.
-    pub(crate) fn last_loss(&self) -> f64 {
-        self.last.as_ref().map_or(f64::NAN, BatchLoss::mean)
+    pub(crate) fn last_loss(&mut self) -> f64 {
+        for loss in self.unread.drain(..) {
+            self.last_loss = loss.mean();
+        }
+        self.last_loss
     }
 
     pub(crate) fn step(&mut self, cells: PreparedCells) {
@@ -64,7 +79,10 @@ where
         self.seed += 1;
         let output = TrainStep::step(&pretrainer, PretrainingBatch { cells, dropout_seed: self.seed });
         self.pretrainer = Some(pretrainer.optimize(&mut self.optimizer, 1e-4, output.grads));
-        self.last = Some(output.item);
+        self.unread.push(output.item);
+        if self.unread.len() >= STEPS_PER_READ {
+            self.last_loss();
+        }
     }
 }
 

@@ -289,7 +289,8 @@ fn check_memory(needed: &PretrainingMemory, device: DeviceChoice, bytes: usize) 
                 "--max-scores {millions} computes batches in parts that fit, with the same result; --precision bf16 halves most of it"
             )
         }
-        _ => "not even one cell fits: give fewer --max-input and --max-targets, or a smaller --gene-capacity"
+        _ => "not even one cell fits beside the batches that wait: give a smaller --batch-size, fewer --max-input and \
+              --max-targets, or a smaller --gene-capacity"
             .to_owned(),
     };
     Err(Failure::new(Category::Environment, message).with_help(help))
@@ -336,7 +337,8 @@ mod tests {
         let needed = |config: &PretrainingConfig| PretrainingMemory::new::<Flex>(config, 60_000);
         let card = DeviceChoice::Cuda(0);
         check_memory(&needed(&config), card, 80 << 30).unwrap();
-        let small = 400 << 20;
+        // Of which a fifth is not counted on.
+        let small = needed(&config).peak();
         let refused = check_memory(&needed(&config), card, small).unwrap_err();
         let text = refused.render();
         let (_, rest) = text.split_once("--max-scores ").unwrap();

@@ -11,6 +11,7 @@
 #![allow(unsafe_code, reason = "kernels are launched over raw memory; the functions check its size")]
 
 pub mod adam;
+pub mod ahead;
 pub mod attention;
 pub mod block;
 pub mod buffer;

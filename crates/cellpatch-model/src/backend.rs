@@ -9,6 +9,7 @@
 pub mod cube;
 pub mod flex;
 
+use std::any::Any;
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 
@@ -17,13 +18,15 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{Distribution, Int, Tensor};
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
 
 use crate::config::CellPatchConfig;
 use crate::operation::{AdamStep, AdamTensors, Computed, Kernel, Operation};
 use crate::precision::Precision;
+use crate::sent::Sent;
+use crate::tokens::{HostTokens, TokenUse};
 
 /// A Burn backend the model runs on.
 pub trait ModelBackend: Backend {
@@ -62,6 +65,28 @@ pub trait ModelBackend: Backend {
         Some(kernel.forward(&inputs, seed, false).output)
     }
 
+    /// Sends numbers to a device ahead of their use, from any thread.
+    ///
+    /// Until the device has computed all that reads them, somebody must hold them ([`Held`](crate::Held)).
+    fn send(numbers: TensorData, _device: &Self::Device) -> Sent {
+        Sent::on_host(numbers)
+    }
+
+    /// The floats in what [`ModelBackend::send`] put on a device; `None` if another backend did.
+    fn take_floats(_sent: &(dyn Any + Send + Sync)) -> Option<FloatTensor<Self>> {
+        None
+    }
+
+    /// The integers in what [`ModelBackend::send`] put on a device; `None` if another backend did.
+    fn take_integers(_sent: &(dyn Any + Send + Sync)) -> Option<IntTensor<Self>> {
+        None
+    }
+
+    /// Does ahead of its use, on any thread, what the backend's kernels will ask of a batch's tokens. To be held as what is sent.
+    ///
+    /// - capacity: rows of the gene table
+    fn index_ahead(_tokens: &HostTokens, _use: TokenUse<'_>, _capacity: usize, _device: &Self::Device) {}
+
     /// A step of Adam in one pass over memory: replaces the parameter and its moments. False where plain operations must
     /// do; then nothing is changed.
     fn adam(_step: &AdamStep, _tensors: &mut AdamTensors<Self>) -> bool {
@@ -81,6 +106,22 @@ impl<B: ModelBackend, C: CheckpointStrategy> ModelBackend for Autodiff<B, C> {
 
     fn offers(precision: Precision, device: &Self::Device) -> bool {
         B::offers(precision, device)
+    }
+
+    fn send(numbers: TensorData, device: &Self::Device) -> Sent {
+        B::send(numbers, device)
+    }
+
+    fn take_floats(sent: &(dyn Any + Send + Sync)) -> Option<FloatTensor<Self>> {
+        B::take_floats(sent).map(<Self as AutodiffBackend>::from_inner)
+    }
+
+    fn take_integers(sent: &(dyn Any + Send + Sync)) -> Option<IntTensor<Self>> {
+        B::take_integers(sent)
+    }
+
+    fn index_ahead(tokens: &HostTokens, tokens_use: TokenUse<'_>, capacity: usize, device: &Self::Device) {
+        B::index_ahead(tokens, tokens_use, capacity, device);
     }
 
     fn fused<const N: usize>(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 /// The true number of genes of every cell in a padded batch, known on the host.
 ///
@@ -64,7 +64,13 @@ impl GeneLengths {
     ///
     /// - output: [cells, longest]
     pub fn real<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2> {
-        self.per_slot(device, |cell, slot| if slot < self.n_genes[cell] { 1.0 } else { 0.0 })
+        let shape = [self.n_cells(), self.longest];
+        let lengths: Vec<i32> = self.n_genes.iter().map(|&n| n as i32).collect();
+        let lengths = TensorData::new(lengths, [self.n_cells(), 1]);
+        // Only lengths go to the device: slots are many.
+        let lengths = Tensor::<B, 2, Int>::from_data(lengths, device).expand(shape);
+        let slots = Tensor::<B, 1, Int>::arange(0..self.longest as i64, device).unsqueeze_dim::<2>(0);
+        slots.expand(shape).lower(lengths).float()
     }
 
     /// A value for every slot of the padded batch.

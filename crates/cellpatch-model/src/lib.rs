@@ -71,6 +71,7 @@ pub mod model;
 pub mod operation;
 pub mod precision;
 pub mod product;
+pub mod sent;
 pub mod tokens;
 pub mod weights;
 
@@ -87,5 +88,6 @@ pub use loss::masked_squared_error;
 pub use memory::{Computation, PassShape, TrainingMemory};
 pub use model::{AttentionScores, CellPatch, DecoderScores};
 pub use precision::{Precision, precision, set_precision, with_precision};
-pub use tokens::{GeneTokens, HostTokens};
+pub use sent::{Held, Sent};
+pub use tokens::{GeneTokens, HostTokens, TokenUse};
 pub use weights::{Checkpoint, Fit, LoadReport, PthLayout};

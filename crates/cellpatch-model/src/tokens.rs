@@ -1,5 +1,6 @@
 //! The gene tokens of a padded batch.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
@@ -7,14 +8,16 @@ use burn::tensor::{Int, Tensor, TensorData};
 use cellpatch_kernels::block::PaddedRows;
 use cellpatch_kernels::genes::GeneIndex;
 
+use crate::backend::ModelBackend;
 use crate::lengths::GeneLengths;
 use crate::operation::Genes;
+use crate::sent::Sent;
 
 /// Gene tokens of a padded batch on the host, and which slots each gene has.
 ///
 /// Gradients are summed by gene, which takes the slots in the order of genes. Sorting them costs about as much as a fast card's
-/// whole step, so a loader does it on its own threads ([`HostTokens::sort`]); otherwise it is done when first needed. Cloning is
-/// cheap, and clones share what was sorted.
+/// whole step, so a loader does it on its own threads ([`ModelBackend::index_ahead`](crate::ModelBackend::index_ahead)); otherwise it
+/// is done when first needed. Cloning is cheap, and clones share what was sorted.
 #[derive(Debug, Clone)]
 pub struct HostTokens(Arc<Padded>);
 
@@ -22,8 +25,36 @@ pub struct HostTokens(Arc<Padded>);
 struct Padded {
     tokens: Vec<u32>,
     shape: [usize; 2],
-    /// Lengths of cells, or none where padding counts, and the slots in order.
-    sorted: Mutex<Vec<(Option<GeneLengths>, Arc<GeneIndex>)>>,
+    sorted: Mutex<Vec<Sorted>>,
+}
+
+/// Slots in the order of genes.
+#[derive(Debug)]
+struct Sorted {
+    /// Of cells; none where padding counts.
+    lengths: Option<GeneLengths>,
+    index: Arc<GeneIndex>,
+    /// The same as a device's kernels take it.
+    on_devices: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What reads a batch's tokens.
+#[derive(Debug, Clone, Copy)]
+pub enum TokenUse<'a> {
+    /// Attention does, as keys: up to these lengths, or padding and all.
+    Keys(Option<&'a GeneLengths>),
+    /// They are embedded, padding and all.
+    Embedded,
+}
+
+impl<'a> TokenUse<'a> {
+    /// Where padding does not count.
+    pub(crate) fn lengths(self) -> Option<&'a GeneLengths> {
+        match self {
+            Self::Keys(lengths) => lengths,
+            Self::Embedded => None,
+        }
+    }
 }
 
 impl HostTokens {
@@ -44,10 +75,16 @@ impl HostTokens {
         self.0.shape
     }
 
+    /// The tokens as a tensor of integers takes them: [cells, genes].
+    pub fn data(&self) -> TensorData {
+        let numbers: Vec<i32> = self.tokens().iter().map(|&token| token as i32).collect();
+        TensorData::new(numbers, self.dims())
+    }
+
     /// Sorts slots by gene now rather than when they are first needed.
     ///
     /// - lengths: of cells where padding does not count, as attention reads them; none where it does, as targets are embedded
-    pub fn sort(&self, lengths: Option<&GeneLengths>) {
+    pub(crate) fn sort(&self, lengths: Option<&GeneLengths>) {
         let capacity = self.0.tokens.iter().max().map_or(0, |&token| token as usize + 1);
         self.index(lengths, capacity);
     }
@@ -57,19 +94,55 @@ impl HostTokens {
     /// # Panics
     /// When a token is not below the capacity.
     pub(crate) fn index(&self, lengths: Option<&GeneLengths>, capacity: usize) -> Arc<GeneIndex> {
+        self.sorted(lengths, capacity, |sorted| Arc::clone(&sorted.index))
+    }
+
+    /// Slots by gene as a device's kernels take them, made once.
+    ///
+    /// - is: whether this is the one that is wanted
+    ///
+    /// # Panics
+    /// When a token is not below the capacity.
+    #[cfg(feature = "cube")]
+    pub(crate) fn on_device<T: Send + Sync + 'static>(
+        &self,
+        lengths: Option<&GeneLengths>,
+        capacity: usize,
+        is: impl Fn(&T) -> bool,
+        make: impl FnOnce(&GeneIndex) -> T,
+    ) -> Arc<T> {
+        self.sorted(lengths, capacity, |sorted| {
+            let mut made = sorted.on_devices.iter().filter_map(|one| Arc::clone(one).downcast::<T>().ok());
+            if let Some(made) = made.find(|one| is(one)) {
+                return made;
+            }
+            let new = Arc::new(make(&sorted.index));
+            sorted.on_devices.push(new.clone());
+            new
+        })
+    }
+
+    fn sorted<T>(
+        &self,
+        lengths: Option<&GeneLengths>,
+        capacity: usize,
+        read: impl FnOnce(&mut Sorted) -> T,
+    ) -> T {
         let Padded { tokens, shape: [_, n_genes], sorted } = &*self.0;
         // Where no cell is shorter than others, nobody's padding counts.
         let lengths = lengths.filter(|lengths| lengths.is_padded());
         let mut sorted = sorted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, index)) = sorted.iter().find(|(of, _)| of.as_ref() == lengths) {
-            let highest = index.genes().last().map_or(0, |&gene| gene as usize);
+        if let Some(known) = sorted.iter_mut().find(|one| one.lengths.as_ref() == lengths) {
+            let highest = known.index.genes().last().map_or(0, |&gene| gene as usize);
             assert!(highest < capacity.max(1), "gene {highest} in a table of {capacity}");
-            return Arc::clone(index);
+            return read(known);
         }
         let slots = PaddedRows { padded: *n_genes, lengths: lengths.map(GeneLengths::n_genes) };
         let index = Arc::new(GeneIndex::new(tokens, slots, capacity));
-        sorted.push((lengths.cloned(), Arc::clone(&index)));
-        index
+        let mut new = Sorted { lengths: lengths.cloned(), index, on_devices: Vec::new() };
+        let read = read(&mut new);
+        sorted.push(new);
+        read
     }
 }
 
@@ -90,11 +163,18 @@ impl<B: Backend> GeneTokens<B> {
         Self::from_host(HostTokens::new(tokens, shape), device)
     }
 
-    /// Tokens that a host has made ready.
-    pub fn from_host(host: HostTokens, device: &B::Device) -> Self {
-        let numbers: Vec<i32> = host.tokens().iter().map(|&token| token as i32).collect();
-        let tensor = Tensor::from_data(TensorData::new(numbers, host.dims()), device);
-        Self { tensor, host: Some(host) }
+    fn from_host(host: HostTokens, device: &B::Device) -> Self {
+        Self { tensor: Tensor::from_data(host.data(), device), host: Some(host) }
+    }
+
+    /// Tokens that a loader's thread has made ready.
+    ///
+    /// - sent: [`HostTokens::data`]
+    pub fn taken(host: HostTokens, sent: Sent, device: &B::Device) -> Self
+    where
+        B: ModelBackend,
+    {
+        Self { tensor: sent.integers(device), host: Some(host) }
     }
 
     /// The tokens: [cells, genes].

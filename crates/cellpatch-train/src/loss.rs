@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::train::ItemLazy;
+use cellpatch_model::Held;
 
 /// What a batch's loss is made of; sums are still on the device.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub struct BatchLoss<B: Backend> {
     pub weight: f64,
     /// Of each cell its class and the one it was given, where cells are classified to validate.
     pub classified: Vec<(u32, u32)>,
+    /// What the device still reads until the sums have come back: it is let go with the loss.
+    pub held: Vec<Held>,
 }
 
 impl<B: Backend> BatchLoss<B> {

@@ -5,10 +5,10 @@ use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
-use cellpatch_data::Masking;
+use cellpatch_data::{LoaderOptions, Masking};
 use cellpatch_model::{
-    CellPatch, CellPatchConfig, Computation, ModelBackend, PassShape, TrainingMemory, masked_squared_error,
-    precision,
+    CellPatch, CellPatchConfig, Computation, Held, ModelBackend, PassShape, TrainingMemory,
+    masked_squared_error, precision,
 };
 
 use crate::batches::{MaskedCells, PretrainingBatch, mix};
@@ -17,6 +17,7 @@ use crate::config::PretrainingConfig;
 use crate::loss::BatchLoss;
 use crate::prepared::{Cost, PreparedCells, PreparedPart};
 use crate::setup::Trainee;
+use crate::strategy::STEPS_PER_READ;
 use crate::{Error, Result};
 
 /// A model with what a training step needs to know beside it.
@@ -30,7 +31,7 @@ pub struct Pretrainer<B: Backend> {
     clip_norm: Option<f32>,
 }
 
-/// The memory that a pretraining takes on a device: that of its largest part.
+/// The memory that a pretraining takes on a device: that of its largest part, and of the batches that come and go.
 #[derive(Debug, Clone)]
 pub struct PretrainingMemory {
     model: CellPatchConfig,
@@ -40,7 +41,13 @@ pub struct PretrainingMemory {
     /// Cells of the largest part.
     n_cells: usize,
     computation: Computation,
+    /// Of batches that wait for their turn, and of those whose losses have not come back.
+    batches: usize,
 }
+
+/// Bytes of a gene of a batch on a device: token and value, the gene's number among those of the batch, and the slot's place in
+/// their order.
+const BYTES_OF_A_SLOT: usize = 16;
 
 impl PretrainingMemory {
     /// Of a pretraining on a backend, in the [`precision()`] of this process.
@@ -57,18 +64,22 @@ impl PretrainingMemory {
         let n_cells = (config.max_scores / cost.of_cell(longest)).clamp(1, config.batch_size);
         let computation =
             if cost.stores_scores { Computation::Plain } else { Computation::Kernels(precision()) };
-        Self { model: config.model.clone(), cost, longest, n_cells, computation }
+        let at_once = STEPS_PER_READ + LoaderOptions::default().prefetch + 1;
+        let slots = config.batch_size * (longest.longest_input + longest.longest_target);
+        let batches = at_once * slots * BYTES_OF_A_SLOT;
+        Self { model: config.model.clone(), cost, longest, n_cells, computation, batches }
     }
 
     /// Bytes held at once, if all cells of a part are as long as cells can be.
     pub fn peak(&self) -> usize {
         let shape = PassShape { n_cells: self.n_cells, ..self.longest };
-        TrainingMemory::new(&self.model, shape, self.computation).peak()
+        self.batches + TrainingMemory::new(&self.model, shape, self.computation).peak()
     }
 
     /// The largest [`PretrainingConfig::max_scores`] that fits into so many bytes; none if not even one cell does.
     pub fn max_scores_that_fit(&self, bytes: usize) -> Option<usize> {
-        let n_cells = TrainingMemory::cells_that_fit(&self.model, self.longest, self.computation, bytes);
+        let left = bytes.saturating_sub(self.batches);
+        let n_cells = TrainingMemory::cells_that_fit(&self.model, self.longest, self.computation, left);
         (n_cells > 0).then(|| n_cells * self.cost.of_cell(self.longest))
     }
 }
@@ -124,9 +135,10 @@ where
         let device = self.device();
         let n_targets = batch.cells.n_targets;
         let mut gradients = GradientsAccumulator::new();
-        let mut sums = Vec::new();
+        let (mut sums, mut held) = (Vec::new(), Vec::new());
         let mut seed = batch.dropout_seed;
         for part in batch.cells.parts {
+            held.push(part.held());
             B::seed(&device, seed);
             seed = mix(seed);
             let squared_error = self.squared_error(part, &device);
@@ -134,7 +146,7 @@ where
             let loss = squared_error.div_scalar(n_targets as f32);
             gradients.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
         }
-        TrainOutput { grads: gradients.grads(), item: pretraining_loss(sums, n_targets) }
+        TrainOutput { grads: gradients.grads(), item: pretraining_loss(sums, n_targets, held) }
     }
 
     fn optimize<B1, O>(self, optimizer: &mut O, learning_rate: f64, gradients: GradientsParams) -> Self
@@ -158,8 +170,9 @@ impl<B: ModelBackend> InferenceStep for Pretrainer<B> {
     fn step(&self, batch: PretrainingBatch) -> BatchLoss<B> {
         let device = self.device();
         let PreparedCells { n_targets, parts, .. } = batch.cells;
+        let held = parts.iter().map(PreparedPart::held).collect();
         let sums = parts.into_iter().map(|part| self.squared_error(part, &device)).collect();
-        pretraining_loss(sums, n_targets)
+        pretraining_loss(sums, n_targets, held)
     }
 }
 
@@ -173,8 +186,8 @@ where
 }
 
 /// Sums of squared errors over targets, in squared log1p units.
-fn pretraining_loss<B: Backend>(sums: Vec<Tensor<B, 1>>, n_targets: usize) -> BatchLoss<B> {
-    BatchLoss { sums, weight: n_targets as f64, classified: Vec::new() }
+fn pretraining_loss<B: Backend>(sums: Vec<Tensor<B, 1>>, n_targets: usize, held: Vec<Held>) -> BatchLoss<B> {
+    BatchLoss { sums, weight: n_targets as f64, classified: Vec::new(), held }
 }
 
 #[cfg(test)]
@@ -218,7 +231,10 @@ mod tests {
     }
 
     fn batch(cells: &MaskedBatch, max_scores: usize) -> PretrainingBatch {
-        PretrainingBatch { cells: Preparation::new::<B>(&config(max_scores)).prepare(cells), dropout_seed: 1 }
+        PretrainingBatch {
+            cells: Preparation::new::<B>(&config(max_scores), &Default::default()).prepare(cells),
+            dropout_seed: 1,
+        }
     }
 
     /// All gradients of a module, one after the other.

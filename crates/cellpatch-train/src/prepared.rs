@@ -1,14 +1,17 @@
 //! Batches as the model takes them, made on the loader's threads.
 //!
 //! A batch is cut into parts of similar length, each is padded, and the slots of its input and of its targets are sorted by gene,
-//! which is how gradients are summed. For 512 cells of 1,600 genes that costs as much time as a fast card's step; what is
-//! left for the training thread is to hand memory over.
+//! which is how gradients are summed. For 512 cells of 1,600 genes that costs as much time as a fast card's step. All of it is
+//! copied to the device from there, too, while that computes on an earlier batch; nothing is left for the training thread.
 
-use burn::tensor::backend::Backend;
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use burn::tensor::{Tensor, TensorData};
 use cellpatch_data::{MaskedBatch, PaddedShape};
 use cellpatch_model::{
-    CellPatchConfig, GeneLengths, GeneTargets, GeneTokens, GeneValues, HostTokens, ModelBackend, PassShape,
+    CellPatchConfig, GeneLengths, GeneTargets, GeneTokens, GeneValues, Held, HostTokens, ModelBackend,
+    PassShape, Sent, TokenUse,
 };
 
 use crate::config::PretrainingConfig;
@@ -53,20 +56,41 @@ impl Cost {
     }
 }
 
-/// How batches are made ready for a model on a backend.
+/// How batches are made ready for a model on a backend's device.
 #[derive(Debug, Clone)]
 pub struct Preparation {
     cost: Cost,
     model: CellPatchConfig,
+    device: Arc<dyn Destination>,
+}
+
+/// A device to which a batch goes.
+trait Destination: Debug + Send + Sync {
+    fn send(&self, numbers: TensorData) -> Sent;
+    fn index_ahead(&self, tokens: &HostTokens, tokens_use: TokenUse<'_>, capacity: usize);
+}
+
+#[derive(Debug)]
+struct On<B: ModelBackend>(B::Device);
+
+impl<B: ModelBackend> Destination for On<B> {
+    fn send(&self, numbers: TensorData) -> Sent {
+        B::send(numbers, &self.0)
+    }
+
+    fn index_ahead(&self, tokens: &HostTokens, tokens_use: TokenUse<'_>, capacity: usize) {
+        B::index_ahead(tokens, tokens_use, capacity, &self.0);
+    }
 }
 
 impl Preparation {
-    /// For a pretraining on a backend.
-    pub fn new<B: ModelBackend>(config: &PretrainingConfig) -> Self {
-        Self { cost: Cost::new::<B>(config), model: config.model.clone() }
+    /// For a pretraining on a device.
+    pub fn new<B: ModelBackend>(config: &PretrainingConfig, device: &B::Device) -> Self {
+        let device = Arc::new(On::<B>(device.clone()));
+        Self { cost: Cost::new::<B>(config), model: config.model.clone(), device }
     }
 
-    /// Cuts, pads and sorts a batch.
+    /// Cuts, pads and sorts a batch, and sends it to the device.
     pub fn prepare(&self, batch: &MaskedBatch) -> PreparedCells {
         let mut parts = batch.micro_batches(self.cost.max_scores, |shape| self.cost.of(shape));
         // A part without targets has no loss and no gradient.
@@ -80,14 +104,33 @@ impl Preparation {
 
     fn part(&self, batch: &MaskedBatch) -> PreparedPart {
         let cells = || 0..batch.n_cells();
-        let input = PaddedCells::new(cells().map(|cell| batch.input(cell)));
-        let targets = PaddedCells::new(cells().map(|cell| batch.target(cell)));
+        let input = self.padded(cells().map(|cell| batch.input(cell)));
+        let targets = self.padded(cells().map(|cell| batch.target(cell)));
         // Kernels sum gradients by gene, where there are kernels.
         if !self.cost.stores_scores {
-            input.genes.sort(self.model.padding.masked(&input.lengths));
-            targets.genes.sort(None);
+            let capacity = self.model.gene_capacity;
+            let keys = TokenUse::Keys(self.model.padding.masked(&input.lengths));
+            self.device.index_ahead(&input.genes, keys, capacity);
+            self.device.index_ahead(&targets.genes, TokenUse::Embedded, capacity);
         }
         PreparedPart { input, targets }
+    }
+
+    /// Cells padded to the longest, on their way to the device.
+    fn padded<'a>(&self, cells: impl Iterator<Item = (&'a [u32], &'a [f32])> + Clone) -> PaddedCells {
+        let lengths = GeneLengths::new(cells.clone().map(|(genes, _)| genes.len()).collect::<Vec<_>>());
+        let shape = [lengths.n_cells(), lengths.longest()];
+        let mut tokens = vec![0; shape[0] * shape[1]];
+        let mut values = vec![0.0; shape[0] * shape[1]];
+        for (cell, (cell_genes, cell_values)) in cells.enumerate() {
+            let first = cell * shape[1];
+            tokens[first..first + cell_genes.len()].copy_from_slice(cell_genes);
+            values[first..first + cell_values.len()].copy_from_slice(cell_values);
+        }
+        let genes = HostTokens::new(tokens, shape);
+        let tokens = self.device.send(genes.data());
+        let values = self.device.send(TensorData::new(values, shape));
+        PaddedCells { genes, tokens, values, lengths }
     }
 }
 
@@ -119,8 +162,21 @@ pub(crate) struct PreparedPart {
 }
 
 impl PreparedPart {
+    /// What the device may still read when the part is used no more.
+    pub(crate) fn held(&self) -> Held {
+        let mut held = Held::default();
+        for PaddedCells { genes, tokens, values, .. } in [&self.input, &self.targets] {
+            held.hold(tokens, Some(genes));
+            held.hold(values, None);
+        }
+        held
+    }
+
     /// What the model reads, what it is to predict, and the values it should: [cells, targets].
-    pub(crate) fn on<B: Backend>(self, device: &B::Device) -> (GeneValues<B>, GeneTargets<B>, Tensor<B, 2>) {
+    pub(crate) fn on<B: ModelBackend>(
+        self,
+        device: &B::Device,
+    ) -> (GeneValues<B>, GeneTargets<B>, Tensor<B, 2>) {
         let (genes, values, lengths) = self.input.on(device);
         let input = GeneValues { genes, values, lengths };
         let (genes, expected, lengths) = self.targets.on(device);
@@ -128,31 +184,20 @@ impl PreparedPart {
     }
 }
 
-/// Cells padded to the longest, on the host.
+/// Cells padded to the longest.
 #[derive(Debug, Clone)]
 struct PaddedCells {
     genes: HostTokens,
+    /// The same on the device: [cells, longest]
+    tokens: Sent,
     /// [cells, longest]
-    values: Vec<f32>,
+    values: Sent,
     lengths: GeneLengths,
 }
 
 impl PaddedCells {
-    fn new<'a>(cells: impl Iterator<Item = (&'a [u32], &'a [f32])> + Clone) -> Self {
-        let lengths = GeneLengths::new(cells.clone().map(|(genes, _)| genes.len()).collect::<Vec<_>>());
-        let shape = [lengths.n_cells(), lengths.longest()];
-        let mut tokens = vec![0; shape[0] * shape[1]];
-        let mut values = vec![0.0; shape[0] * shape[1]];
-        for (cell, (cell_genes, cell_values)) in cells.enumerate() {
-            let first = cell * shape[1];
-            tokens[first..first + cell_genes.len()].copy_from_slice(cell_genes);
-            values[first..first + cell_values.len()].copy_from_slice(cell_values);
-        }
-        Self { genes: HostTokens::new(tokens, shape), values, lengths }
-    }
-
-    fn on<B: Backend>(self, device: &B::Device) -> (GeneTokens<B>, Tensor<B, 2>, GeneLengths) {
-        let values = Tensor::from_data(TensorData::new(self.values, self.genes.dims()), device);
-        (GeneTokens::from_host(self.genes, device), values, self.lengths)
+    fn on<B: ModelBackend>(self, device: &B::Device) -> (GeneTokens<B>, Tensor<B, 2>, GeneLengths) {
+        let Self { genes, tokens, values, lengths } = self;
+        (GeneTokens::taken(genes, tokens, device), values.floats(device), lengths)
     }
 }

@@ -253,7 +253,7 @@ where
             Some(ranks) => Arc::new(loader.of_rank(ranks.rank(), ranks.world_size())?),
             None => Arc::clone(loader),
         };
-        Ok(MaskedCells { loader, preparation: Preparation::new::<B>(config) })
+        Ok(MaskedCells { loader, preparation: Preparation::new::<B>(config, device) })
     };
 
     B::seed(device, config.seed);

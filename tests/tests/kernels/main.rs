@@ -45,6 +45,11 @@ macro_rules! kernels {
             }
 
             #[test]
+            fn what_one_thread_sends_ahead_is_what_another_takes() {
+                run(crate::model::check_ahead::<Inner>);
+            }
+
+            #[test]
             fn the_output_layer_drops_the_same_in_both_passes() {
                 run(crate::model::check_output_layer::<Inner>);
             }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use burn::backend::Autodiff;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Distribution, Int, Tensor};
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use cellpatch_model::backend::without_kernels;
 use cellpatch_model::operation::{Genes, Operation, primitive, tensor as tensor_of};
 use cellpatch_model::{
-    CellPatch, CellPatchConfig, Error, ExpressionEmbedding, GeneLengths, GeneTargets, GeneValues, HostTokens,
-    ModelBackend, Padding, Precision, Preset, with_precision,
+    CellPatch, CellPatchConfig, Error, ExpressionEmbedding, GeneLengths, GeneTargets, GeneTokens, GeneValues,
+    Held, HostTokens, ModelBackend, Padding, Precision, Preset, TokenUse, with_precision,
 };
 
 /// Tokens of each cell, of a table of 128: cells without genes and without targets among them.
@@ -149,6 +149,54 @@ pub(crate) fn check_tokens<B: ModelBackend>() {
     let found = predict(&input);
     input.genes = input.genes.tensor().into();
     assert_eq!(predict(&input), found, "tokens that are read back are the same tokens");
+}
+
+/// What one thread sends ahead is what another takes, batch after batch, though memory is used again once it is let go.
+pub(crate) fn check_ahead<B: ModelBackend>() {
+    const SHAPE: [usize; 2] = [4, 60];
+    let device = Default::default();
+    let table = Tensor::<Autodiff<B>, 2>::random([128, 32], Distribution::Default, &device).require_grad();
+    let tokens = |batch: u32| (0..240).map(|slot| slot * (batch + 3) % 127 + 1).collect::<Vec<u32>>();
+    let values = |batch: u32| {
+        let values: Vec<f32> = (0..240).map(|slot| ((slot + batch) % 9) as f32 / 4.0).collect();
+        TensorData::new(values, SHAPE)
+    };
+    let gradient = |genes: &GeneTokens<Autodiff<B>>, values: Tensor<Autodiff<B>, 2>| {
+        let genes = Genes { tensor: genes.tensor().into_primitive(), host: genes.host().cloned() };
+        let rows =
+            Autodiff::<B>::fused(&Operation::EmbedGenes { genes }, [primitive(table.clone())]).unwrap();
+        let rows = tensor_of::<Autodiff<B>, 3>(rows) * values.unsqueeze_dim::<3>(2);
+        table.grad(&rows.sum().backward()).unwrap()
+    };
+    let mut found = Vec::new();
+    std::thread::scope(|scope| {
+        let (sender, batches) = std::sync::mpsc::sync_channel(2);
+        scope.spawn(|| {
+            let sender = sender;
+            for batch in 0..20 {
+                let tokens = HostTokens::new(tokens(batch), SHAPE);
+                B::index_ahead(&tokens, TokenUse::Embedded, 128, &Default::default());
+                let sent = [tokens.data(), values(batch)].map(|data| B::send(data, &Default::default()));
+                sender.send((tokens, sent)).unwrap();
+            }
+        });
+        let (mut held, mut unread) = (Held::default(), Vec::new());
+        for (host, [sent, values]) in batches {
+            held.hold(&sent, Some(&host));
+            held.hold(&values, None);
+            let genes = GeneTokens::taken(host, sent, &device);
+            unread.push(gradient(&genes, values.floats(&device)));
+            if unread.len() == 4 {
+                found.extend(unread.drain(..).map(numbers));
+                held = Held::default();
+            }
+        }
+    });
+    assert_eq!(found.len(), 20);
+    for (batch, found) in (0..).zip(found) {
+        let genes = GeneTokens::new(tokens(batch), SHAPE, &device);
+        assert_eq!(found, numbers(gradient(&genes, Tensor::from_data(values(batch), &device))), "{batch}");
+    }
 }
 
 /// The output layer drops the same in both passes.

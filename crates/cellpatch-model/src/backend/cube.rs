@@ -17,24 +17,26 @@ mod optimizer;
 mod output;
 mod product;
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use burn::tensor::ops::{FloatTensor, IntTensor};
-use burn::tensor::{DType, Distribution, Int, Shape, Tensor, TensorMetadata};
+use burn::tensor::ops::{FloatTensor, FloatTensorOps, IntTensor, IntTensorOps};
+use burn::tensor::{DType, Distribution, Int, Shape, Tensor, TensorData, TensorMetadata};
 use burn_cubecl::fusion::FusionCubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
 use burn_fusion::stream::{Operation, OperationStreams};
-use burn_fusion::{Fusion, FusionHandle, FusionTensor};
-use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
+use burn_fusion::{Fusion, FusionHandle, FusionTensor, NoOp, get_client};
+use burn_ir::{BackendIr, CustomOpIr, HandleContainer, InitOperationIr, OperationIr, TensorIr};
+use cellpatch_gpu::ahead::on_stream_of_copies;
 use cellpatch_gpu::buffer::Buffer;
 
 use self::attention::CubeAttention;
 use self::block::{CubeBlock, EXPAND, Reads};
-use self::genes::{CubeEmbedding, GenesRead, Tokens};
+use self::genes::{CubeEmbedding, Tokens, index_ahead};
 use self::optimizer::CubeAdam;
 use self::output::CubeOutputLayer;
 use self::product::CubeProduct;
@@ -44,6 +46,8 @@ use crate::operation::{
     AdamStep, AdamTensors, AttentionSpec, Computed, Genes, Kernel, Operation as ModelOperation,
 };
 use crate::precision::{Precision, precision};
+use crate::sent::Sent;
+use crate::tokens::{HostTokens, TokenUse};
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBackend
     for Fusion<CubeBackend<R, F, I, BT>>
@@ -94,14 +98,13 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
             ModelOperation::GeneBlock { attention, genes, expression: ExpressionEmbedding::Continuous }
                 if genes.tensor.dtype == DType::I32 =>
             {
-                let reads = Reads::Genes(GenesRead { tokens: tokens(genes), genes: OnceLock::new() });
-                block(attention, reads, vec![genes.tensor.clone()])
+                block(attention, Reads::Genes(tokens(genes)), vec![genes.tensor.clone()])
             }
             // Bins are embedded by Burn's own operations.
             ModelOperation::GeneBlock { .. } | ModelOperation::Product => None,
             ModelOperation::EmbedGenes { genes } => {
                 let [_, d] = inputs[0].shape.dims();
-                let kernel = CubeEmbedding { tokens: tokens(genes), index: OnceLock::new() };
+                let kernel = CubeEmbedding { tokens: tokens(genes) };
                 (genes.tensor.dtype == DType::I32 && d.is_multiple_of(4))
                     .then(|| Queued::new(kernel, vec![genes.tensor.clone()]))
             }
@@ -112,6 +115,25 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
             }
         };
         queued.map(|queued| Arc::new(queued) as Arc<dyn Kernel<Self>>)
+    }
+
+    fn send(numbers: TensorData, device: &Self::Device) -> Sent {
+        Sent::on_device(on_stream_of_copies(|| match numbers.dtype {
+            DType::I32 => CubeBackend::<R, F, I, BT>::int_from_data(numbers, device),
+            _ => CubeBackend::<R, F, I, BT>::float_from_data(numbers, device),
+        }))
+    }
+
+    fn take_floats(sent: &(dyn Any + Send + Sync)) -> Option<FloatTensor<Self>> {
+        taken::<R, F, I, BT>(sent)
+    }
+
+    fn take_integers(sent: &(dyn Any + Send + Sync)) -> Option<IntTensor<Self>> {
+        taken::<R, F, I, BT>(sent)
+    }
+
+    fn index_ahead(tokens: &HostTokens, tokens_use: TokenUse<'_>, capacity: usize, device: &Self::Device) {
+        index_ahead::<R>(tokens, tokens_use, capacity, device);
     }
 
     fn adam(step: &AdamStep, tensors: &mut AdamTensors<Self>) -> bool {
@@ -134,6 +156,19 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
 /// A tensor of [`Fusion`]: a promise of one on the card.
 pub type Promise<R> = FusionTensor<FusionCubeRuntime<R>>;
 
+/// What was sent, as a tensor of the thread that takes it.
+fn taken<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement>(
+    sent: &(dyn Any + Send + Sync),
+) -> Option<Promise<R>> {
+    let tensor = sent.downcast_ref::<CubeTensor<R>>()?;
+    let client = get_client::<CubeBackend<R, F, I, BT>>(&tensor.device);
+    let handle = CubeBackend::<R, F, I, BT>::float_tensor_handle(tensor.clone());
+    let new = || client.register_tensor_handle(handle);
+    let operation = OperationIr::Init(InitOperationIr::create(tensor.shape(), tensor.dtype, new));
+    let nothing = NoOp::<CubeBackend<R, F, I, BT>>::new();
+    client.register(OperationStreams::default(), operation, nothing).pop()
+}
+
 /// The floats of a precision.
 fn stored(precision: Precision) -> DType {
     match precision {
@@ -145,8 +180,7 @@ fn stored(precision: Precision) -> DType {
 
 /// A batch's tokens as kernels index them.
 fn tokens<R: CubeRuntime>(genes: &Genes<Promise<R>>) -> Tokens {
-    let [n_cells, n_genes] = genes.tensor.shape.dims();
-    Tokens { n_cells, n_genes, host: genes.host.clone() }
+    Tokens::new(&genes.tensor.shape, genes.host.clone())
 }
 
 /// Whether kernels may serve a call: they are not switched off, and its floats have 32 bits.

@@ -13,6 +13,7 @@ mod output;
 use std::sync::Arc;
 
 use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use cellpatch_kernels::block::{BlockShape, PaddedRows};
@@ -21,6 +22,7 @@ use super::{ModelBackend, kernels_are_off};
 use crate::config::CellPatchConfig;
 use crate::lengths::GeneLengths;
 use crate::operation::{AdamStep, AdamTensors, Kernel, Operation};
+use crate::tokens::{HostTokens, TokenUse};
 
 impl ModelBackend for Flex {
     const EXACT_GELU_GRADIENT: bool = true;
@@ -49,6 +51,10 @@ impl ModelBackend for Flex {
             // Burn's own has 32 bits here.
             Operation::Product => None,
         }
+    }
+
+    fn index_ahead(tokens: &HostTokens, tokens_use: TokenUse<'_>, _capacity: usize, _device: &FlexDevice) {
+        tokens.sort(tokens_use.lengths());
     }
 
     fn adam(step: &AdamStep, tensors: &mut AdamTensors<Self>) -> bool {

@@ -44,11 +44,11 @@ where
         let weight = batch.cells.slice().n_core() as f64;
         // Whether there are genes for patches was found out before the first step.
         let Ok(loss) = self.model.loss(&batch.cells, &device) else {
-            let item = BatchLoss { sums: Vec::new(), weight, classified: Vec::new() };
+            let item = BatchLoss { sums: Vec::new(), weight, classified: Vec::new(), held: Vec::new() };
             return TrainOutput { grads: GradientsParams::new(), item };
         };
         let sums = vec![loss.clone().inner().mul_scalar(weight)];
-        let item = BatchLoss { sums, weight, classified: Vec::new() };
+        let item = BatchLoss { sums, weight, classified: Vec::new(), held: Vec::new() };
         TrainOutput { grads: GradientsParams::from_grads(loss.backward(), self), item }
     }
 
@@ -74,7 +74,7 @@ impl<B: SpatialBackend> InferenceStep for SpatialTrainer<B> {
         let weight = batch.cells.slice().n_core() as f64;
         let loss = self.model.loss(&batch.cells, &self.device());
         let sums = loss.into_iter().map(|loss| loss.mul_scalar(weight)).collect();
-        BatchLoss { sums, weight, classified: Vec::new() }
+        BatchLoss { sums, weight, classified: Vec::new(), held: Vec::new() }
     }
 }
 

@@ -42,7 +42,12 @@ impl TrainStep for Numbers<B> {
 
     fn step(&self, batch: Batch<f32>) -> TrainOutput<BatchLoss<Flex>> {
         let error = self.error(&batch);
-        let item = BatchLoss { sums: vec![error.clone().inner()], weight: 3.0, classified: Vec::new() };
+        let item = BatchLoss {
+            sums: vec![error.clone().inner()],
+            weight: 3.0,
+            classified: Vec::new(),
+            held: Vec::new(),
+        };
         TrainOutput { grads: GradientsParams::from_grads(error.backward(), self), item }
     }
 }
@@ -52,7 +57,7 @@ impl InferenceStep for Numbers<Flex> {
     type Output = BatchLoss<Flex>;
 
     fn step(&self, batch: Batch<f32>) -> BatchLoss<Flex> {
-        BatchLoss { sums: vec![self.error(&batch)], weight: 3.0, classified: Vec::new() }
+        BatchLoss { sums: vec![self.error(&batch)], weight: 3.0, classified: Vec::new(), held: Vec::new() }
     }
 }
 

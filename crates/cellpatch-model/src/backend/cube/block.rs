@@ -15,7 +15,7 @@ use cellpatch_gpu::memory::{Floats, PaddedRows};
 
 use super::attention::{computed, padded, seed};
 use super::floats::{floats, tensor};
-use super::genes::GenesRead;
+use super::genes::Tokens;
 use super::{CubeInputs, CubeKernel};
 use crate::block::NORM_EPSILON;
 use crate::operation::AttentionSpec;
@@ -26,7 +26,7 @@ pub(super) enum Reads {
     Memory,
     Itself,
     /// Genes and their continuous expression. The call's first integers are their tokens.
-    Genes(GenesRead),
+    Genes(Tokens),
 }
 
 /// Where the inputs of a block that reads genes lie.
@@ -57,7 +57,7 @@ impl Reads {
         match self {
             Self::Itself => cells(0),
             Self::Memory => cells(1),
-            Self::Genes(genes) => genes.tokens.n_cells,
+            Self::Genes(tokens) => tokens.n_cells,
         }
     }
 }
@@ -108,13 +108,13 @@ impl CubeBlock {
                 let [_, n_keys, _] = inputs.dims(1);
                 (Memory::Rows(floats(&inputs.floats[1])), rows(n_keys))
             }
-            Reads::Genes(read) => {
+            Reads::Genes(tokens) => {
                 let [table, expression, slope, shift] =
                     [TABLE, VALUES, SLOPE, SHIFT].map(|index| floats(&inputs.floats[index]));
                 let [capacity, _] = inputs.dims(TABLE);
-                let genes = read.genes(inputs, self.spec.key_lengths.as_ref(), capacity);
+                let genes = tokens.genes(inputs, self.spec.key_lengths.as_ref(), capacity);
                 let embeddings = genes.gather(&inputs.floats[0].client, &table, embedding_dim, &shift);
-                (Memory::Genes { genes, embeddings, expression, slope }, rows(read.tokens.n_genes))
+                (Memory::Genes { genes, embeddings, expression, slope }, rows(tokens.n_genes))
             }
         };
         Call {

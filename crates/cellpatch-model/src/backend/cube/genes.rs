@@ -5,73 +5,120 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Shape, TensorMetadata};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
+use cellpatch_gpu::ahead::on_stream_of_copies;
 use cellpatch_gpu::genes::{BatchGenes, SlotIndex, gather_rows, sum_by_row};
 use cellpatch_kernels::genes::GeneIndex;
 
 use super::floats::{floats, tensor};
 use super::{CubeInputs, CubeKernel};
 use crate::lengths::GeneLengths;
-use crate::tokens::HostTokens;
+use crate::tokens::{HostTokens, TokenUse};
 
 /// The tokens of a batch, in whose order gradients are summed.
 #[derive(Debug)]
 pub(super) struct Tokens {
     pub(super) n_cells: usize,
     pub(super) n_genes: usize,
-    /// The same on the host, if it knows them.
-    pub(super) host: Option<HostTokens>,
+    /// The same on the host, once it knows them.
+    host: OnceLock<HostTokens>,
+}
+
+/// An index of tokens on a device, for a table of some capacity.
+struct Placed<R: CubeRuntime, T> {
+    device: R::Device,
+    capacity: usize,
+    index: Arc<T>,
+}
+
+impl<R: CubeRuntime, T> Placed<R, T> {
+    fn is(&self, device: &R::Device, capacity: usize) -> bool {
+        self.device == *device && self.capacity == capacity
+    }
 }
 
 impl Tokens {
-    /// The distinct genes of the batch.
-    ///
-    /// Where the host does not know the tokens, the queue waits here for the device to give them.
-    ///
-    /// - tensor: [cells, genes]
-    /// - lengths: of cells, where padding does not count
-    pub(super) fn index<R: CubeRuntime>(
-        &self,
-        tensor: &CubeTensor<R>,
-        lengths: Option<&GeneLengths>,
-        capacity: usize,
-    ) -> Arc<GeneIndex> {
-        match &self.host {
-            Some(tokens) => tokens.index(lengths, capacity),
-            None => self.read_back(tensor).index(lengths, capacity),
-        }
+    /// - shape: of the tokens' tensor, [cells, genes]
+    /// - host: the same, if the host knows them
+    pub(super) fn new(shape: &Shape, host: Option<HostTokens>) -> Self {
+        let [n_cells, n_genes] = shape.dims();
+        Self { n_cells, n_genes, host: host.map_or_else(OnceLock::new, OnceLock::from) }
     }
 
-    fn read_back<R: CubeRuntime>(&self, tensor: &CubeTensor<R>) -> HostTokens {
-        let bytes = tensor.client.read_one_unchecked(tensor.handle.clone());
-        let words = bytes.chunks_exact(4).take(self.n_cells * self.n_genes);
-        let tokens = words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect();
-        HostTokens::new(tokens, [self.n_cells, self.n_genes])
+    /// Slots of the padded batch.
+    fn n(&self) -> usize {
+        self.n_cells * self.n_genes
     }
-}
 
-/// The genes that a block reads.
-#[derive(Debug)]
-pub(super) struct GenesRead {
-    pub(super) tokens: Tokens,
-    pub(super) genes: OnceLock<Arc<BatchGenes>>,
-}
-
-impl GenesRead {
-    /// The batch's genes, found once for forward and backward pass.
+    /// The distinct genes of the batch, found once.
     ///
     /// - inputs: with the tokens' tensor as the first of their integers
+    /// - lengths: of cells, where padding does not count
     pub(super) fn genes<R: CubeRuntime>(
         &self,
         inputs: &CubeInputs<R>,
         lengths: Option<&GeneLengths>,
         capacity: usize,
     ) -> Arc<BatchGenes> {
-        let genes = self.genes.get_or_init(|| {
-            let index = self.tokens.index(&inputs.integers[0], lengths, capacity);
-            Arc::new(BatchGenes::new(&inputs.floats[0].client, &index, capacity))
-        });
-        Arc::clone(genes)
+        let device = &inputs.floats[0].device;
+        genes_on::<R>(device, self.on_host(&inputs.integers[0]), lengths, capacity)
     }
+
+    /// The slots of each row of the table, found once.
+    fn rows<R: CubeRuntime>(&self, inputs: &CubeInputs<R>) -> Arc<SlotIndex> {
+        let device = &inputs.floats[0].device;
+        let [capacity, _] = inputs.dims(0);
+        rows_on::<R>(device, self.on_host(&inputs.integers[0]), capacity)
+    }
+
+    /// Where the host does not know the tokens, the queue waits here for the device to give them.
+    fn on_host<R: CubeRuntime>(&self, tensor: &CubeTensor<R>) -> &HostTokens {
+        self.host.get_or_init(|| {
+            let bytes = tensor.client.read_one_unchecked(tensor.handle.clone());
+            let words = bytes.chunks_exact(4).take(self.n());
+            let tokens = words.map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect();
+            HostTokens::new(tokens, [self.n_cells, self.n_genes])
+        })
+    }
+}
+
+/// The distinct genes of a batch, on a device.
+///
+/// - lengths: of cells, where padding does not count
+fn genes_on<R: CubeRuntime>(
+    device: &R::Device,
+    tokens: &HostTokens,
+    lengths: Option<&GeneLengths>,
+    capacity: usize,
+) -> Arc<BatchGenes> {
+    let is = |placed: &Placed<R, BatchGenes>| placed.is(device, capacity);
+    let make = |index: &GeneIndex| {
+        let index = Arc::new(BatchGenes::new(&R::client(device), index, capacity));
+        Placed { device: device.clone(), capacity, index }
+    };
+    Arc::clone(&tokens.on_device(lengths, capacity, is, make).index)
+}
+
+/// The slots of each row of a gene table, on a device.
+fn rows_on<R: CubeRuntime>(device: &R::Device, tokens: &HostTokens, capacity: usize) -> Arc<SlotIndex> {
+    let is = |placed: &Placed<R, SlotIndex>| placed.is(device, capacity);
+    let make = |index: &GeneIndex| {
+        let index = Arc::new(SlotIndex::of_table(&R::client(device), index, capacity));
+        Placed { device: device.clone(), capacity, index }
+    };
+    Arc::clone(&tokens.on_device(None, capacity, is, make).index)
+}
+
+/// Sends ahead what kernels ask of a batch's tokens.
+pub(super) fn index_ahead<R: CubeRuntime>(
+    tokens: &HostTokens,
+    tokens_use: TokenUse<'_>,
+    capacity: usize,
+    device: &R::Device,
+) {
+    on_stream_of_copies(|| match tokens_use {
+        TokenUse::Keys(lengths) => drop(genes_on::<R>(device, tokens, lengths, capacity)),
+        TokenUse::Embedded => drop(rows_on::<R>(device, tokens, capacity)),
+    });
 }
 
 /// Rows of the gene table, by tokens: its one integer tensor, [cells, genes].
@@ -80,22 +127,6 @@ impl GenesRead {
 #[derive(Debug)]
 pub(super) struct CubeEmbedding {
     pub(super) tokens: Tokens,
-    pub(super) index: OnceLock<SlotIndex>,
-}
-
-impl CubeEmbedding {
-    /// Rows of the batch, padding included.
-    fn n(&self) -> usize {
-        self.tokens.n_cells * self.tokens.n_genes
-    }
-
-    fn index<R: CubeRuntime>(&self, inputs: &CubeInputs<R>) -> &SlotIndex {
-        let [capacity, _] = inputs.dims(0);
-        self.index.get_or_init(|| {
-            let index = self.tokens.index(&inputs.integers[0], None, capacity);
-            SlotIndex::of_table(&inputs.floats[0].client, &index, capacity)
-        })
-    }
 }
 
 impl<R: CubeRuntime> CubeKernel<R> for CubeEmbedding {
@@ -111,12 +142,12 @@ impl<R: CubeRuntime> CubeKernel<R> for CubeEmbedding {
             &table.client,
             (&floats(table), capacity),
             d,
-            (&inputs.integers[0].handle, self.n()),
+            (&inputs.integers[0].handle, self.tokens.n()),
             None,
         );
-        if keep && self.tokens.host.is_some() {
+        if keep && self.tokens.host.get().is_some() {
             // While the device is busy with what was queued before: nothing waits for the order yet.
-            self.index(inputs);
+            self.tokens.rows(inputs);
         }
         vec![tensor(table, rows, Shape::new([self.tokens.n_cells, self.tokens.n_genes, d]))]
     }
@@ -131,8 +162,8 @@ impl<R: CubeRuntime> CubeKernel<R> for CubeEmbedding {
         let table = &inputs.floats[0];
         let [_, d] = inputs.dims(0);
         let gradient = floats(&gradient);
-        let for_table =
-            sum_by_row(&table.client, self.index(inputs), &gradient, self.n(), d, gradient.storage);
+        let (slots, n) = (self.tokens.rows(inputs), self.tokens.n());
+        let for_table = sum_by_row(&table.client, &slots, &gradient, n, d, gradient.storage);
         vec![tensor(table, for_table, table.shape())]
     }
 }
