@@ -16,8 +16,8 @@ use crate::sent::Sent;
 /// Gene tokens of a padded batch on the host, and which slots each gene has.
 ///
 /// Gradients are summed by gene, which takes the slots in the order of genes. Sorting them costs about as much as a fast card's
-/// whole step, so a loader does it on its own threads ([`ModelBackend::index_ahead`](crate::ModelBackend::index_ahead)); otherwise it
-/// is done when first needed. Cloning is cheap, and clones share what was sorted.
+/// whole step, so a loader does it on its own threads ([`ModelBackend::index_ahead`]); otherwise it is done when first needed.
+/// Cloning is cheap, and clones share what was sorted.
 #[derive(Debug, Clone)]
 pub struct HostTokens(Arc<Padded>);
 
