@@ -17,7 +17,7 @@ use cellpatch_data::ShardSet;
 use cellpatch_model::{CellPatch, GeneValues, ModelBackend, Preset};
 use cellpatch_train::{
     BatchLoss, CoupledAdam, Preparation, PreparedCells, Pretrainer, PretrainingBatch, PretrainingConfig,
-    PretrainingData, clip_global_norm, coupled_adam,
+    PretrainingData, STEPS_PER_READ, clip_global_norm, coupled_adam,
 };
 
 use crate::Result;
@@ -36,9 +36,6 @@ where
     unread: Vec<BatchLoss<B>>,
     last_loss: f64,
 }
-
-/// Steps between two readings of losses.
-const STEPS_PER_READ: usize = 8;
 
 impl<B> Pretraining<B>
 where

@@ -112,14 +112,17 @@ impl<B: Backend> GeneTargets<B> {
 /// - output: [cells, longest]
 pub fn pad_values<B: Backend>(values: &[&[f32]], lengths: &GeneLengths, device: &B::Device) -> Tensor<B, 2> {
     let shape = [lengths.n_cells(), lengths.longest()];
-    Tensor::from_data(TensorData::new(padded(values, lengths), shape), device)
+    Tensor::from_data(TensorData::new(pad_rows(values, lengths), shape), device)
 }
 
 fn pad_genes<B: Backend>(genes: &[&[u32]], lengths: &GeneLengths, device: &B::Device) -> GeneTokens<B> {
-    GeneTokens::new(padded(genes, lengths), [lengths.n_cells(), lengths.longest()], device)
+    GeneTokens::new(pad_rows(genes, lengths), [lengths.n_cells(), lengths.longest()], device)
 }
 
-fn padded<T: Copy + Default>(rows: &[&[T]], lengths: &GeneLengths) -> Vec<T> {
+/// Pads one row per cell on the host, as [`pad_values`] does.
+///
+/// - output: [cells, longest] in row-major order
+pub fn pad_rows<T: Copy + Default>(rows: &[&[T]], lengths: &GeneLengths) -> Vec<T> {
     let width = lengths.longest();
     let mut elements = vec![T::default(); lengths.n_cells() * width];
     for (slots, row) in elements.chunks_exact_mut(width).zip(rows) {

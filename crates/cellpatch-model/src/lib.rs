@@ -82,7 +82,7 @@ pub use cellpatch_gpu::cuda_headers;
 pub use config::{CellPatchConfig, ExpressionEmbedding, Padding, Preset};
 pub use encoder::{Encoder, PatchReader};
 pub use error::{Error, ErrorCategory, Result};
-pub use input::{GeneTargets, GeneValues, pad_values};
+pub use input::{GeneTargets, GeneValues, pad_rows, pad_values};
 pub use lengths::GeneLengths;
 pub use loss::masked_squared_error;
 pub use memory::{Computation, PassShape, TrainingMemory};

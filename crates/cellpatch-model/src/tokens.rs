@@ -81,15 +81,9 @@ impl HostTokens {
         TensorData::new(numbers, self.dims())
     }
 
-    /// Sorts slots by gene now rather than when they are first needed.
+    /// Slots by gene, sorted once.
     ///
     /// - lengths: of cells where padding does not count, as attention reads them; none where it does, as targets are embedded
-    pub(crate) fn sort(&self, lengths: Option<&GeneLengths>) {
-        let capacity = self.0.tokens.iter().max().map_or(0, |&token| token as usize + 1);
-        self.index(lengths, capacity);
-    }
-
-    /// Slots by gene.
     ///
     /// # Panics
     /// When a token is not below the capacity.
@@ -160,10 +154,7 @@ impl<B: Backend> GeneTokens<B> {
     /// - tokens: [cells, genes] in row-major order, 0 where there is no gene; what is missing is 0, what is too much is left
     ///   out
     pub fn new(tokens: Vec<u32>, shape: [usize; 2], device: &B::Device) -> Self {
-        Self::from_host(HostTokens::new(tokens, shape), device)
-    }
-
-    fn from_host(host: HostTokens, device: &B::Device) -> Self {
+        let host = HostTokens::new(tokens, shape);
         Self { tensor: Tensor::from_data(host.data(), device), host: Some(host) }
     }
 
@@ -218,15 +209,15 @@ mod tests {
         let lengths = GeneLengths::new([2, 3]);
         for lengths in [None, Some(&lengths)] {
             let ahead = tokens();
-            ahead.sort(lengths);
+            ahead.index(lengths, 4);
             let (ahead, later) = (ahead.index(lengths, 9), tokens().index(lengths, 9));
             assert_eq!(ahead.genes(), later.genes());
             assert_eq!((ahead.rows(), ahead.slots()), (later.rows(), later.slots()));
             assert_eq!(ahead.starts(), later.starts());
         }
         let both = tokens();
-        both.sort(None);
-        both.sort(Some(&lengths));
+        both.index(None, 4);
+        both.index(Some(&lengths), 4);
         assert_eq!(both.index(None, 4).slots().len(), 6, "padding counts");
         assert_eq!(both.index(Some(&lengths), 4).slots().len(), 5);
         assert!(Arc::ptr_eq(&both.index(None, 4), &both.clone().index(None, 4)), "sorted once");
@@ -236,7 +227,7 @@ mod tests {
     #[should_panic(expected = "gene 3 in a table of 3")]
     fn a_token_beyond_the_table_is_found_though_it_was_sorted() {
         let tokens = tokens();
-        tokens.sort(None);
+        tokens.index(None, 4);
         tokens.index(None, 3);
     }
 }

@@ -91,4 +91,4 @@ pub use pretrain::{Execution, ModelCard, PretrainingData, PretrainingOutcome, pr
 pub use run::RunDirectory;
 pub use schedule::LearningRate;
 pub use setup::{CheckpointPolicy, Trainee, TrainingSetup};
-pub use strategy::train;
+pub use strategy::{STEPS_PER_READ, train};

@@ -15,7 +15,7 @@ pub struct BatchLoss<B: Backend> {
     /// Of each cell its class and the one it was given, where cells are classified to validate.
     pub classified: Vec<(u32, u32)>,
     /// What the device still reads until the sums have come back: it is let go with the loss.
-    pub held: Vec<Held>,
+    pub held: Held,
 }
 
 impl<B: Backend> BatchLoss<B> {

@@ -135,10 +135,10 @@ where
         let device = self.device();
         let n_targets = batch.cells.n_targets;
         let mut gradients = GradientsAccumulator::new();
-        let (mut sums, mut held) = (Vec::new(), Vec::new());
+        let (mut sums, mut held) = (Vec::new(), Held::default());
         let mut seed = batch.dropout_seed;
         for part in batch.cells.parts {
-            held.push(part.held());
+            part.hold(&mut held);
             B::seed(&device, seed);
             seed = mix(seed);
             let squared_error = self.squared_error(part, &device);
@@ -170,7 +170,8 @@ impl<B: ModelBackend> InferenceStep for Pretrainer<B> {
     fn step(&self, batch: PretrainingBatch) -> BatchLoss<B> {
         let device = self.device();
         let PreparedCells { n_targets, parts, .. } = batch.cells;
-        let held = parts.iter().map(PreparedPart::held).collect();
+        let mut held = Held::default();
+        parts.iter().for_each(|part| part.hold(&mut held));
         let sums = parts.into_iter().map(|part| self.squared_error(part, &device)).collect();
         pretraining_loss(sums, n_targets, held)
     }
@@ -186,7 +187,7 @@ where
 }
 
 /// Sums of squared errors over targets, in squared log1p units.
-fn pretraining_loss<B: Backend>(sums: Vec<Tensor<B, 1>>, n_targets: usize, held: Vec<Held>) -> BatchLoss<B> {
+fn pretraining_loss<B: Backend>(sums: Vec<Tensor<B, 1>>, n_targets: usize, held: Held) -> BatchLoss<B> {
     BatchLoss { sums, weight: n_targets as f64, classified: Vec::new(), held }
 }
 

@@ -11,7 +11,7 @@ use burn::tensor::{Tensor, TensorData};
 use cellpatch_data::{MaskedBatch, PaddedShape};
 use cellpatch_model::{
     CellPatchConfig, GeneLengths, GeneTargets, GeneTokens, GeneValues, Held, HostTokens, ModelBackend,
-    PassShape, Sent, TokenUse,
+    PassShape, Sent, TokenUse, pad_rows,
 };
 
 use crate::config::PretrainingConfig;
@@ -117,19 +117,13 @@ impl Preparation {
     }
 
     /// Cells padded to the longest, on their way to the device.
-    fn padded<'a>(&self, cells: impl Iterator<Item = (&'a [u32], &'a [f32])> + Clone) -> PaddedCells {
-        let lengths = GeneLengths::new(cells.clone().map(|(genes, _)| genes.len()).collect::<Vec<_>>());
+    fn padded<'a>(&self, cells: impl Iterator<Item = (&'a [u32], &'a [f32])>) -> PaddedCells {
+        let (genes, values): (Vec<&[u32]>, Vec<&[f32]>) = cells.unzip();
+        let lengths = GeneLengths::new(genes.iter().map(|cell| cell.len()).collect::<Vec<_>>());
         let shape = [lengths.n_cells(), lengths.longest()];
-        let mut tokens = vec![0; shape[0] * shape[1]];
-        let mut values = vec![0.0; shape[0] * shape[1]];
-        for (cell, (cell_genes, cell_values)) in cells.enumerate() {
-            let first = cell * shape[1];
-            tokens[first..first + cell_genes.len()].copy_from_slice(cell_genes);
-            values[first..first + cell_values.len()].copy_from_slice(cell_values);
-        }
-        let genes = HostTokens::new(tokens, shape);
+        let genes = HostTokens::new(pad_rows(&genes, &lengths), shape);
         let tokens = self.device.send(genes.data());
-        let values = self.device.send(TensorData::new(values, shape));
+        let values = self.device.send(TensorData::new(pad_rows(&values, &lengths), shape));
         PaddedCells { genes, tokens, values, lengths }
     }
 }
@@ -162,14 +156,12 @@ pub(crate) struct PreparedPart {
 }
 
 impl PreparedPart {
-    /// What the device may still read when the part is used no more.
-    pub(crate) fn held(&self) -> Held {
-        let mut held = Held::default();
+    /// Holds what the device may still read when the part is used no more.
+    pub(crate) fn hold(&self, held: &mut Held) {
         for PaddedCells { genes, tokens, values, .. } in [&self.input, &self.targets] {
             held.hold(tokens, Some(genes));
             held.hold(values, None);
         }
-        held
     }
 
     /// What the model reads, what it is to predict, and the values it should: [cells, targets].

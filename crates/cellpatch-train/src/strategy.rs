@@ -36,7 +36,7 @@ type Adam<M, B> = SharedOptimizer<CoupledAdam<M, B>>;
 type Components<M, B> = LearningComponentsMarker<B, LearningRate, M, Adam<M, B>>;
 
 /// Losses are read back from the device this often, so that a step need not wait for it. Until then it holds their batches.
-pub(crate) const STEPS_PER_READ: usize = 8;
+pub const STEPS_PER_READ: usize = 8;
 
 /// Writes the weights that are kept.
 type SaveModel<M> = dyn Fn(&M, &TrainingState) -> Result<()>;

@@ -42,9 +42,7 @@ use self::output::CubeOutputLayer;
 use self::product::CubeProduct;
 use super::{ModelBackend, kernels_are_off};
 use crate::config::{CellPatchConfig, ExpressionEmbedding};
-use crate::operation::{
-    AdamStep, AdamTensors, AttentionSpec, Computed, Genes, Kernel, Operation as ModelOperation,
-};
+use crate::operation::{AdamStep, AdamTensors, AttentionSpec, Computed, Kernel, Operation as ModelOperation};
 use crate::precision::{Precision, precision};
 use crate::sent::Sent;
 use crate::tokens::{HostTokens, TokenUse};
@@ -98,13 +96,13 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, BT: BoolElement> ModelBacke
             ModelOperation::GeneBlock { attention, genes, expression: ExpressionEmbedding::Continuous }
                 if genes.tensor.dtype == DType::I32 =>
             {
-                block(attention, Reads::Genes(tokens(genes)), vec![genes.tensor.clone()])
+                block(attention, Reads::Genes(Tokens::of(genes)), vec![genes.tensor.clone()])
             }
             // Bins are embedded by Burn's own operations.
             ModelOperation::GeneBlock { .. } | ModelOperation::Product => None,
             ModelOperation::EmbedGenes { genes } => {
                 let [_, d] = inputs[0].shape.dims();
-                let kernel = CubeEmbedding { tokens: tokens(genes) };
+                let kernel = CubeEmbedding { tokens: Tokens::of(genes) };
                 (genes.tensor.dtype == DType::I32 && d.is_multiple_of(4))
                     .then(|| Queued::new(kernel, vec![genes.tensor.clone()]))
             }
@@ -176,11 +174,6 @@ fn stored(precision: Precision) -> DType {
         Precision::Bf16 => DType::BF16,
         Precision::F16 => DType::F16,
     }
-}
-
-/// A batch's tokens as kernels index them.
-fn tokens<R: CubeRuntime>(genes: &Genes<Promise<R>>) -> Tokens {
-    Tokens::new(&genes.tensor.shape, genes.host.clone())
 }
 
 /// Whether kernels may serve a call: they are not switched off, and its floats have 32 bits.

@@ -53,8 +53,8 @@ impl ModelBackend for Flex {
         }
     }
 
-    fn index_ahead(tokens: &HostTokens, tokens_use: TokenUse<'_>, _capacity: usize, _device: &FlexDevice) {
-        tokens.sort(tokens_use.lengths());
+    fn index_ahead(tokens: &HostTokens, tokens_use: TokenUse<'_>, capacity: usize, _device: &FlexDevice) {
+        tokens.index(tokens_use.lengths(), capacity);
     }
 
     fn adam(step: &AdamStep, tensors: &mut AdamTensors<Self>) -> bool {

@@ -4,6 +4,7 @@ use burn::module::{AutodiffModule, Module, ParamId};
 use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use cellpatch_model::Held;
 use cellpatch_train::{Batch, BatchLoss, Trainee, clip_global_norm};
 
 use super::batches::{SliceBatch, SliceBatches};
@@ -44,11 +45,11 @@ where
         let weight = batch.cells.slice().n_core() as f64;
         // Whether there are genes for patches was found out before the first step.
         let Ok(loss) = self.model.loss(&batch.cells, &device) else {
-            let item = BatchLoss { sums: Vec::new(), weight, classified: Vec::new(), held: Vec::new() };
+            let item = BatchLoss { sums: Vec::new(), weight, classified: Vec::new(), held: Held::default() };
             return TrainOutput { grads: GradientsParams::new(), item };
         };
         let sums = vec![loss.clone().inner().mul_scalar(weight)];
-        let item = BatchLoss { sums, weight, classified: Vec::new(), held: Vec::new() };
+        let item = BatchLoss { sums, weight, classified: Vec::new(), held: Held::default() };
         TrainOutput { grads: GradientsParams::from_grads(loss.backward(), self), item }
     }
 
@@ -74,7 +75,7 @@ impl<B: SpatialBackend> InferenceStep for SpatialTrainer<B> {
         let weight = batch.cells.slice().n_core() as f64;
         let loss = self.model.loss(&batch.cells, &self.device());
         let sums = loss.into_iter().map(|loss| loss.mul_scalar(weight)).collect();
-        BatchLoss { sums, weight, classified: Vec::new(), held: Vec::new() }
+        BatchLoss { sums, weight, classified: Vec::new(), held: Held::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 use cellpatch_data::{ExpressionBatch, PaddedShape};
-use cellpatch_model::{Annotator, ModelBackend, weighted_cross_entropy};
+use cellpatch_model::{Annotator, Held, ModelBackend, weighted_cross_entropy};
 
 use super::average::approach;
 use super::cells::{LabelledBatch, LabelledCells, SeededBatch};
@@ -161,7 +161,7 @@ where
             let loss = sum.div_scalar(weight as f32);
             gradients.accumulate(self, GradientsParams::from_grads(loss.backward(), self));
         }
-        let item = BatchLoss { sums, weight, classified: Vec::new(), held: Vec::new() };
+        let item = BatchLoss { sums, weight, classified: Vec::new(), held: Held::default() };
         TrainOutput { grads: gradients.grads(), item }
     }
 
@@ -199,7 +199,7 @@ impl<B: ModelBackend> InferenceStep for AnnotationTrainer<B> {
             classified.extend(part.classes.iter().copied().zip(given.iter::<u32>()));
             sums.push(weighted_cross_entropy(logits, &part.classes, None, 0.0));
         }
-        BatchLoss { sums, weight: batch.cells.classes.len() as f64, classified, held: Vec::new() }
+        BatchLoss { sums, weight: batch.cells.classes.len() as f64, classified, held: Held::default() }
     }
 }
 

@@ -8,6 +8,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use cellpatch_model::Held;
 
 use super::*;
 use crate::batches::{Batch, BatchIterator};
@@ -46,7 +47,7 @@ impl TrainStep for Numbers<B> {
             sums: vec![error.clone().inner()],
             weight: 3.0,
             classified: Vec::new(),
-            held: Vec::new(),
+            held: Held::default(),
         };
         TrainOutput { grads: GradientsParams::from_grads(error.backward(), self), item }
     }
@@ -57,7 +58,12 @@ impl InferenceStep for Numbers<Flex> {
     type Output = BatchLoss<Flex>;
 
     fn step(&self, batch: Batch<f32>) -> BatchLoss<Flex> {
-        BatchLoss { sums: vec![self.error(&batch)], weight: 3.0, classified: Vec::new(), held: Vec::new() }
+        BatchLoss {
+            sums: vec![self.error(&batch)],
+            weight: 3.0,
+            classified: Vec::new(),
+            held: Held::default(),
+        }
     }
 }
 

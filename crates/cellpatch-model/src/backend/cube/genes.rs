@@ -10,8 +10,9 @@ use cellpatch_gpu::genes::{BatchGenes, SlotIndex, gather_rows, sum_by_row};
 use cellpatch_kernels::genes::GeneIndex;
 
 use super::floats::{floats, tensor};
-use super::{CubeInputs, CubeKernel};
+use super::{CubeInputs, CubeKernel, Promise};
 use crate::lengths::GeneLengths;
+use crate::operation::Genes;
 use crate::tokens::{HostTokens, TokenUse};
 
 /// The tokens of a batch, in whose order gradients are summed.
@@ -23,25 +24,11 @@ pub(super) struct Tokens {
     host: OnceLock<HostTokens>,
 }
 
-/// An index of tokens on a device, for a table of some capacity.
-struct Placed<R: CubeRuntime, T> {
-    device: R::Device,
-    capacity: usize,
-    index: Arc<T>,
-}
-
-impl<R: CubeRuntime, T> Placed<R, T> {
-    fn is(&self, device: &R::Device, capacity: usize) -> bool {
-        self.device == *device && self.capacity == capacity
-    }
-}
-
 impl Tokens {
-    /// - shape: of the tokens' tensor, [cells, genes]
-    /// - host: the same, if the host knows them
-    pub(super) fn new(shape: &Shape, host: Option<HostTokens>) -> Self {
-        let [n_cells, n_genes] = shape.dims();
-        Self { n_cells, n_genes, host: host.map_or_else(OnceLock::new, OnceLock::from) }
+    /// Those that an operation reads.
+    pub(super) fn of<R: CubeRuntime>(genes: &Genes<Promise<R>>) -> Self {
+        let [n_cells, n_genes] = genes.tensor.shape.dims();
+        Self { n_cells, n_genes, host: genes.host.clone().map_or_else(OnceLock::new, OnceLock::from) }
     }
 
     /// Slots of the padded batch.
@@ -90,22 +77,32 @@ fn genes_on<R: CubeRuntime>(
     lengths: Option<&GeneLengths>,
     capacity: usize,
 ) -> Arc<BatchGenes> {
-    let is = |placed: &Placed<R, BatchGenes>| placed.is(device, capacity);
-    let make = |index: &GeneIndex| {
-        let index = Arc::new(BatchGenes::new(&R::client(device), index, capacity));
-        Placed { device: device.clone(), capacity, index }
-    };
-    Arc::clone(&tokens.on_device(lengths, capacity, is, make).index)
+    let make = |index: &GeneIndex| BatchGenes::new(&R::client(device), index, capacity);
+    placed::<R, _>(device, tokens, lengths, capacity, make)
 }
 
 /// The slots of each row of a gene table, on a device.
 fn rows_on<R: CubeRuntime>(device: &R::Device, tokens: &HostTokens, capacity: usize) -> Arc<SlotIndex> {
-    let is = |placed: &Placed<R, SlotIndex>| placed.is(device, capacity);
-    let make = |index: &GeneIndex| {
-        let index = Arc::new(SlotIndex::of_table(&R::client(device), index, capacity));
-        Placed { device: device.clone(), capacity, index }
-    };
-    Arc::clone(&tokens.on_device(None, capacity, is, make).index)
+    let make = |index: &GeneIndex| SlotIndex::of_table(&R::client(device), index, capacity);
+    placed::<R, _>(device, tokens, None, capacity, make)
+}
+
+/// An index of tokens on a device, for a table of some capacity, made once.
+fn placed<R: CubeRuntime, T: Send + Sync + 'static>(
+    device: &R::Device,
+    tokens: &HostTokens,
+    lengths: Option<&GeneLengths>,
+    capacity: usize,
+    make: impl FnOnce(&GeneIndex) -> T,
+) -> Arc<T> {
+    struct Placed<R: CubeRuntime, T> {
+        device: R::Device,
+        capacity: usize,
+        index: Arc<T>,
+    }
+    let is = |placed: &Placed<R, T>| placed.device == *device && placed.capacity == capacity;
+    let place = |index: &GeneIndex| Placed { device: device.clone(), capacity, index: Arc::new(make(index)) };
+    Arc::clone(&tokens.on_device(lengths, capacity, is, place).index)
 }
 
 /// Sends ahead what kernels ask of a batch's tokens.
